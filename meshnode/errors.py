@@ -1,0 +1,149 @@
+"""The error tree.
+
+Every error that may reach a caller is a `MeshError`: it knows its gRPC status and the `google.rpc` details that travel with it
+(as plain values; `api/` encodes them). Reason codes and the domain are Dapr's, so that clients that look at them keep working.
+
+Imports nothing from meshnode. Drivers import this module and `meshnode.interfaces`, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from attrs import field, frozen
+from grpclib.const import Status
+
+__all__ = [
+    "DOMAIN",
+    "BadRequestDetail",
+    "CircuitOpen",
+    "ComponentError",
+    "ComponentUnavailable",
+    "ConfigError",
+    "ErrorInfoDetail",
+    "EtagInvalid",
+    "EtagMismatch",
+    "InvalidArgument",
+    "MeshError",
+    "NotImplementedHere",
+    "Problem",
+    "ResourceInfoDetail",
+    "StateError",
+    "Status",
+]
+
+DOMAIN = "dapr.io"
+
+
+@frozen
+class ErrorInfoDetail:
+    """google.rpc.ErrorInfo: a machine-readable reason within a domain."""
+
+    reason: str
+    metadata: Mapping[str, str] = field(factory=dict)
+    domain: str = DOMAIN
+
+
+@frozen
+class ResourceInfoDetail:
+    """google.rpc.ResourceInfo: which resource the error is about."""
+
+    resource_type: str
+    resource_name: str
+    owner: str = ""
+    description: str = ""
+
+
+@frozen
+class BadRequestDetail:
+    """google.rpc.BadRequest with one violation per (field, description) pair."""
+
+    violations: Sequence[tuple[str, str]]
+
+
+Detail = ErrorInfoDetail | ResourceInfoDetail | BadRequestDetail
+
+
+class MeshError(Exception):
+    """An error with a gRPC status; the message is what the caller reads in `grpc-message`."""
+
+    status: ClassVar[Status] = Status.INTERNAL
+
+    def __init__(self, message: str, *details: Detail, status: Status | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details: tuple[Detail, ...] = details
+        self.code: Status = type(self).status if status is None else status
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidArgument(MeshError):
+    """The request cannot be right, whatever the state of the system."""
+
+    status = Status.INVALID_ARGUMENT
+
+
+class NotImplementedHere(MeshError):
+    """A part of the API that this node does not offer; the message names the block."""
+
+    status = Status.UNIMPLEMENTED
+
+
+class CircuitOpen(MeshError):
+    """A circuit breaker refused the attempt. Dapr answers UNKNOWN `circuit breaker is open`."""
+
+    status = Status.UNKNOWN
+
+
+class ComponentError(MeshError):
+    """A component (driver) failed; resiliency may retry it."""
+
+
+class ComponentUnavailable(ComponentError):
+    """The backend behind a component cannot be reached."""
+
+
+class StateError(ComponentError):
+    """A state store refused or failed an operation."""
+
+
+class EtagMismatch(StateError):
+    """The stored etag differs from the one given, or a first-write found a value. Never retried."""
+
+    status = Status.ABORTED
+
+
+class EtagInvalid(StateError):
+    """The etag given can never be one of this store's. Never retried."""
+
+    status = Status.INVALID_ARGUMENT
+
+
+@frozen
+class Problem:
+    """One mistake in a resource file: where it is, what was found and what to do about it."""
+
+    message: str
+    file: str = ""
+    line: int = 0
+    field: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}: " if self.line else f"{self.file}: " if self.file else ""
+        name = f"{self.field}: " if self.field else ""
+        tail = f" ({self.remedy})" if self.remedy else ""
+        return f"{where}{name}{self.message}{tail}"
+
+
+class ConfigError(MeshError):
+    """Resource files or flags that cannot be used; carries every problem found, not only the first."""
+
+    status = Status.INVALID_ARGUMENT
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems: tuple[Problem, ...] = tuple(problems)
