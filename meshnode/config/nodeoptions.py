@@ -1,9 +1,10 @@
-"""What one node is started with: the flags of `meshnode node` and the environment it reads, as one frozen value.
+"""What one node is started with: the flags of `meshnode node` and the environment it reads, as one value.
 
-`meshnode.cli` fills it in, `meshnode.node.run_node` takes it and nothing else. Defaults are daprd's. This module also names what the
-node tells whoever started it: `NodeStarted` is the value of `task_status.started(...)`, given once the API is listening and the
-components are loaded, which is before the application is there (`run` starts the application only then); `on_app_ready` of `run_node`
-is called once, when the application's port has answered (never without `app_port`).
+`meshnode.cli` fills it in, `meshnode.node.run_node` takes it and nothing else. Defaults are daprd's. This
+module also names what the node tells whoever started it: `NodeStarted` is the value of
+`task_status.started(...)`, given once the API is listening and the components are loaded, which is before
+the application is there (`run` starts the application only then); `on_app_ready` of `run_node` is called
+once, when the application's port has answered (never without `app_port`).
 
 Imports attrs and the standard library only: it lies on the start-up path.
 """
@@ -20,10 +21,10 @@ __all__ = ["AppHealthOptions", "NodeOptions", "NodeStarted"]
 
 @frozen
 class AppHealthOptions:
-    """How the application's health is probed; absent (`None` in `NodeOptions`) unless `--enable-app-health-check` is given.
+    """How the application's health is probed; only with `--enable-app-health-check`.
 
-    `interval` and `timeout` are seconds (the flags take seconds and milliseconds, as daprd's); `threshold` is the number of failed
-    probes in a row after which the application counts as unhealthy.
+    `interval` and `timeout` are seconds (the flags take seconds and milliseconds, as daprd's); `threshold`
+    is the number of failed probes in a row after which the application counts as unhealthy.
     """
 
     interval: float = 5.0
@@ -79,7 +80,9 @@ class NodeOptions:
     graceful_shutdown: float = 5.0
     """Seconds that requests in flight have after SIGTERM or SIGINT."""
     block_shutdown: float | None = None
-    """After the signal, go on serving for so many seconds or until the application reports unhealthy, then shut down."""
+    """After the signal, go on serving for so many seconds or until the application reports unhealthy, then
+    shut down.
+    """
 
     # Logs
     log_level: str = "info"

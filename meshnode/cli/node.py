@@ -1,0 +1,140 @@
+"""`meshnode node`: one node beside one application, what `daprd` is to Dapr.
+
+The start-up path: flags, options, then `meshnode.node`. Readiness is reported twice on `--ready-fd`: when
+the API answers and, with an application port, when the application does. The run record exists from the
+first report until the node has ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+
+from meshnode.cli._errors import CliError
+from meshnode.cli._exit import ExitCode
+from meshnode.cli._nodeflags import NODE_TABLE
+from meshnode.cli._nodeoptions import node_options
+from meshnode.cli._settings import resolve
+
+if TYPE_CHECKING:
+    from meshnode.config.nodeoptions import NodeOptions, NodeStarted
+
+__all__ = ["main"]
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def main(args: Sequence[str]) -> int:
+    """Parse, run until the node ends, return the exit code."""
+    try:
+        return _main(args)
+    except CliError as error:
+        complain(f"meshnode node: {error.message}", error.hint)
+        return error.code
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+
+
+def complain(message: str, hint: str = "") -> None:
+    """A message for people, on standard error."""
+    print(message, file=sys.stderr)
+    if hint:
+        print(f"  {hint}", file=sys.stderr)
+
+
+def _main(args: Sequence[str]) -> int:
+    parsed = NODE_TABLE.parse(args)
+    if parsed.rest:
+        raise CliError(
+            f"{parsed.rest[0]!r} is not a flag; the node starts no application",
+            "`meshnode run` starts a node and an application together",
+            ExitCode.USAGE,
+        )
+    settings = resolve(NODE_TABLE, parsed.values, os.environ)
+    options = node_options(settings, os.environ)
+    run_info = json.loads(settings.get("run-info", "{}"))
+    return _run(options, _reporter(settings.get("ready-fd")), run_info)
+
+
+def _run(options: NodeOptions, report: Report, run_info: dict[str, Any]) -> int:
+    import trio
+
+    from meshnode.errors import ConfigError
+    from meshnode.node import run_node
+
+    with ExitStack() as cleanup:
+        announce = _Announcement(options, report, run_info, cleanup)
+        app_ready = partial(report, {"event": "app-ready"})
+        try:
+            code = trio.run(partial(run_node, options, on_app_ready=app_ready, task_status=announce))
+        except* ConfigError as group:
+            _show_problems(group)
+            code = ExitCode.USAGE
+        except* OSError as group:
+            _show_failures(group)
+            code = ExitCode.FAILURE
+    return int(code or 0)
+
+
+def _show_problems(group: BaseExceptionGroup[Any]) -> None:
+    for error in leaves(group):
+        for problem in error.problems:
+            complain(f"meshnode node: {problem}")
+
+
+def _show_failures(group: BaseExceptionGroup[Any]) -> None:
+    for error in leaves(group):
+        complain(f"meshnode node: {error}")
+
+
+def leaves(group: BaseExceptionGroup[Any]) -> list[Any]:
+    """The single errors of a group, however deep."""
+    found: list[Any] = []
+    for error in group.exceptions:
+        found.extend(leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found
+
+
+def _reporter(descriptor: int | None) -> Report:
+    """Writes one JSON line per event; a reader that has gone away is no error."""
+
+    def report(event: dict[str, Any]) -> None:
+        if descriptor is None:
+            return
+        try:
+            os.write(descriptor, json.dumps(event).encode() + b"\n")
+        except BrokenPipeError:
+            pass
+
+    return report
+
+
+@define
+class _Announcement:
+    """The task status given to the node: when it has started, the run record is written and the starter is
+    told.
+    """
+
+    _options: NodeOptions
+    _report: Report
+    _run_info: dict[str, Any]
+    _cleanup: ExitStack
+    _done: bool = field(default=False, init=False)
+
+    def started(self, value: NodeStarted | None = None) -> None:
+        from meshnode.cli._records import RunRecord, keep_record
+
+        if self._done or value is None:
+            return
+        self._done = True
+        record = RunRecord.of(self._options, value, self._run_info)
+        self._cleanup.enter_context(keep_record(record))
+        event = {"event": "started", "grpc": list(value.grpc_addresses), "internal": value.internal_address}
+        self._report(event | {"notes": list(value.notes)})
