@@ -36,7 +36,7 @@ def _refuse(message: str) -> StateError:
 
 
 def compile_filter(condition: Mapping[str, Any] | None) -> Predicate:
-    """The filter as a predicate on a parsed document; a malformed one raises `StateError` (INVALID_ARGUMENT)."""
+    """The filter as a predicate on a parsed document; a malformed one is a `StateError`."""
     if not condition:
         return lambda _document: True
     if len(condition) != 1:
@@ -103,7 +103,7 @@ def _sort_key(document: Any, path: str) -> tuple[int, Any]:
 
 
 def page(request: QueryRequest, candidates: Sequence[tuple[QueryItem, Any]]) -> QueryResult:
-    """Filter, sort and cut. `candidates` are items with their parsed document, None for a value that is no JSON."""
+    """Filter, sort and cut. `candidates` are items with their parsed document (None if it is no JSON)."""
     matches = compile_filter(request.filter)
     found = sorted((pair for pair in candidates if matches(pair[1])), key=lambda pair: pair[0].key)
     for sort in reversed(request.sort):

@@ -1,7 +1,8 @@
 """The store: a dict of entries, and a heap of those that will expire.
 
-Nothing here waits, so every operation is atomic by itself and no method is a checkpoint: a checkpoint would cost more than the operation.
-Expiry is looked at on every read; `sweep` only gives the memory back, a bounded number of entries at a time.
+Nothing here waits, so every operation is atomic by itself and no method is a checkpoint: a checkpoint would
+cost more than the operation. Expiry is looked at on every read; `sweep` only gives the memory back, a bounded
+number of entries at a time.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class _Entry:
 
 @final
 class MemoryStore:
-    """A `StateStore` over a dict. Etags are unique within a run and, by a random prefix, do not recur in the next one."""
+    """A `StateStore` over a dict. Etags never recur: a counter within a run, a random prefix per run."""
 
     __slots__ = ("_counter", "_entries", "_expiring", "_prefix", "_wake", "_wall")
 
@@ -69,6 +70,15 @@ class MemoryStore:
     @property
     def features(self) -> frozenset[Feature]:
         return _FEATURES
+
+    def __len__(self) -> int:
+        """Entries held, expired ones not yet swept included."""
+        return len(self._entries)
+
+    @property
+    def pending_expiries(self) -> int:
+        """How many expiries the sweep has still to look at."""
+        return len(self._expiring)
 
     async def get(self, request: GetRequest) -> GetResult | None:
         return self._read(request.key)
@@ -103,7 +113,7 @@ class MemoryStore:
         _raise_all("some keys were not deleted", failures)
 
     async def transact(self, operations: Sequence[StateOperation], metadata: Mapping[str, str]) -> None:
-        """Plays the operations on an overlay, where a later one sees the earlier ones, and keeps it only if all succeed."""
+        """Plays the operations on an overlay, where each sees the earlier ones; keeps it if all succeed."""
         overlay: dict[str, _Entry | None] = {}
         for operation in operations:
             key = operation.key
@@ -132,7 +142,7 @@ class MemoryStore:
         return None
 
     async def sweep(self) -> None:
-        """Runs for as long as the store is open and removes what expired, at most once a second and in slices."""
+        """Runs while the store is open and removes what expired, at most once a second and in slices."""
         while True:
             if not self._expiring:
                 self._wake = trio.Event()
@@ -182,7 +192,7 @@ class MemoryStore:
         if entry.expires == inf:
             return
         if len(self._expiring) > 2 * len(self._entries) + _SWEEP_SLICE:
-            # Keys overwritten again and again leave their old expiries behind; without this they would pile up.
+            # A key that is overwritten leaves its old expiry behind; without this they would pile up.
             self._expiring = [
                 (one.expires, name) for name, one in self._entries.items() if one.expires != inf
             ]

@@ -1,0 +1,108 @@
+"""What a state check is made of, and the few helpers that all checks share."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import final
+
+from attrs import frozen
+
+from meshnode.errors import ComponentError
+from meshnode.interfaces import DeleteRequest, Feature, GetRequest, GetResult, SetRequest, StateStore
+
+__all__ = ["ConformanceError", "OpenStore", "Probe", "StateCheck", "collect", "expect", "refused"]
+
+OpenStore = Callable[[], AbstractAsyncContextManager[StateStore]]
+
+# Keys differ between runs too, so that a store that outlives the run can be used again.
+_RUN = os.urandom(6).hex()
+_probes = itertools.count()
+
+
+class ConformanceError(AssertionError):
+    """The store breaks the contract of `StateStore`."""
+
+
+def expect(held: bool, what: str) -> None:
+    """Raises `ConformanceError` unless it held. (A plain assert would vanish under `python -O`.)"""
+    if not held:
+        raise ConformanceError(what)
+
+
+@contextmanager
+def refused(error: type[ComponentError], what: str) -> Iterator[None]:
+    """The block must raise this error and no other."""
+    try:
+        yield
+    except error:
+        return
+    except ComponentError as other:
+        raise ConformanceError(f"{what}: expected {error.__name__}, got {other!r}") from other
+    raise ConformanceError(f"{what}: expected {error.__name__}, but it was accepted")
+
+
+@final
+class Probe:
+    """One check's view of the store: keys of its own, and shorthands."""
+
+    def __init__(self, store: StateStore, open_store: OpenStore) -> None:
+        self.store = store
+        self.open_store = open_store
+        self._prefix = f"conformance||{_RUN}-{next(_probes)}-"
+
+    @property
+    def prefix(self) -> str:
+        return self._prefix
+
+    def key(self, name: str) -> str:
+        return self._prefix + name
+
+    async def get(self, name: str) -> GetResult | None:
+        return await self.store.get(GetRequest(self.key(name)))
+
+    async def found(self, name: str) -> GetResult:
+        result = await self.get(name)
+        if result is None:
+            raise ConformanceError(f"{name} should be there and is not")
+        return result
+
+    async def value(self, name: str) -> bytes | None:
+        result = await self.get(name)
+        return None if result is None else result.data
+
+    async def save(self, name: str, value: bytes) -> None:
+        await self.store.set(SetRequest(self.key(name), value))
+
+    async def remove(self, name: str) -> None:
+        await self.store.delete(DeleteRequest(self.key(name)))
+
+
+@final
+@frozen
+class StateCheck:
+    """One rule a state store must keep; `needs` are the features without which it does not apply."""
+
+    name: str
+    body: Callable[[Probe], Awaitable[None]]
+    needs: frozenset[Feature] = frozenset()
+
+    def __str__(self) -> str:
+        return self.name
+
+    async def run(self, open_store: OpenStore) -> bool:
+        """Opens the store and runs the check; False when the store lacks a feature the check needs."""
+        async with open_store() as store:
+            if not self.needs <= store.features:
+                return False
+            await self.body(Probe(store, open_store))
+            return True
+
+
+def collect(
+    *bodies: Callable[[Probe], Awaitable[None]], needs: tuple[Feature, ...] = ()
+) -> tuple[StateCheck, ...]:
+    """Checks named after their functions."""
+    return tuple(StateCheck(body.__name__, body, frozenset(needs)) for body in bodies)
