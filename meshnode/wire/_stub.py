@@ -1,0 +1,226 @@
+"""What the generated client stubs and service bases stand on: the four call shapes, over grpclib's surface, on trio.
+
+betterproto2's own bases need asyncio for bidirectional calls; these need nothing but trio. A stub's channel is
+anything with grpclib's `Channel.request(...)`; a handler's stream is anything with grpclib's server `Stream` surface.
+
+A call that streams is an async context manager around its responses, never an async generator: it may have a task of
+its own (which sends the requests while responses arrive), and a generator that yields inside a nursery breaks
+cancellation. Leaving the context ends the call, whatever state it is in.
+
+May import: grpclib.const, grpclib.exceptions, trio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
+
+import trio
+from grpclib.const import Cardinality, Status
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+
+if TYPE_CHECKING:
+    from betterproto2 import Message
+
+__all__ = ["MetadataLike", "ServiceBase", "ServiceStub", "unimplemented"]
+
+MetadataLike: TypeAlias = "Mapping[str, str | bytes] | Collection[tuple[str, str | bytes]]"
+
+RequestT = TypeVar("RequestT", bound="Message")
+ResponseT = TypeVar("ResponseT", bound="Message")
+
+# What sending raises when the far side has already ended the call. The reason arrives where responses are read.
+_CALL_ENDED = (
+    GRPCError,
+    ProtocolError,
+    StreamTerminatedError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+)
+
+
+class ServiceStub:
+    """Base of the generated client stubs."""
+
+    def __init__(
+        self,
+        channel: Any,
+        *,
+        timeout: float | None = None,
+        deadline: Any | None = None,
+        metadata: MetadataLike | None = None,
+    ) -> None:
+        """`timeout`, `deadline` and `metadata` are the defaults of every call."""
+        self.channel = channel
+        self.timeout = timeout
+        self.deadline = deadline
+        self.metadata = metadata
+
+    def _open(
+        self,
+        route: str,
+        cardinality: Cardinality,
+        request_type: type[RequestT],
+        response_type: type[ResponseT],
+        timeout: float | None,
+        deadline: Any | None,
+        metadata: MetadataLike | None,
+    ) -> Any:
+        return self.channel.request(
+            route,
+            cardinality,
+            request_type,
+            response_type,
+            timeout=self.timeout if timeout is None else timeout,
+            deadline=self.deadline if deadline is None else deadline,
+            metadata=self.metadata if metadata is None else metadata,
+        )
+
+    async def _unary_unary(
+        self,
+        route: str,
+        request: RequestT,
+        response_type: type[ResponseT],
+        *,
+        timeout: float | None = None,
+        deadline: Any | None = None,
+        metadata: MetadataLike | None = None,
+    ) -> ResponseT:
+        call = self._open(
+            route, Cardinality.UNARY_UNARY, type(request), response_type, timeout, deadline, metadata
+        )
+        async with call as stream:
+            await stream.send_message(request, end=True)
+            response = await stream.recv_message()
+        return _present(response, route)
+
+    @asynccontextmanager
+    async def _unary_stream(
+        self,
+        route: str,
+        request: RequestT,
+        response_type: type[ResponseT],
+        *,
+        timeout: float | None = None,
+        deadline: Any | None = None,
+        metadata: MetadataLike | None = None,
+    ) -> AsyncIterator[AsyncIterator[ResponseT]]:
+        call = self._open(
+            route, Cardinality.UNARY_STREAM, type(request), response_type, timeout, deadline, metadata
+        )
+        async with call as stream:
+            await stream.send_message(request, end=True)
+            yield aiter(stream)
+
+    async def _stream_unary(
+        self,
+        route: str,
+        requests: AsyncIterable[RequestT] | Iterable[RequestT],
+        request_type: type[RequestT],
+        response_type: type[ResponseT],
+        *,
+        timeout: float | None = None,
+        deadline: Any | None = None,
+        metadata: MetadataLike | None = None,
+    ) -> ResponseT:
+        call = self._open(
+            route, Cardinality.STREAM_UNARY, request_type, response_type, timeout, deadline, metadata
+        )
+        async with _sending(call, requests) as stream:
+            response = await stream.recv_message()
+        return _present(response, route)
+
+    @asynccontextmanager
+    async def _stream_stream(
+        self,
+        route: str,
+        requests: AsyncIterable[RequestT] | Iterable[RequestT],
+        request_type: type[RequestT],
+        response_type: type[ResponseT],
+        *,
+        timeout: float | None = None,
+        deadline: Any | None = None,
+        metadata: MetadataLike | None = None,
+    ) -> AsyncIterator[AsyncIterator[ResponseT]]:
+        call = self._open(
+            route, Cardinality.STREAM_STREAM, request_type, response_type, timeout, deadline, metadata
+        )
+        async with _sending(call, requests) as stream:
+            yield aiter(stream)
+
+
+class ServiceBase:
+    """Base of the generated service bases."""
+
+    async def _receive(self, stream: Any) -> Any:
+        """The request of a call whose client sends exactly one."""
+        request = await stream.recv_message()
+        if request is None:
+            raise GRPCError(Status.INTERNAL, "the call ended without its request message")
+        return request
+
+    async def _send_all(self, stream: Any, responses: Any) -> None:
+        """Send what the handler's async generator yields, and close it whatever happens."""
+        async with aclosing(responses):
+            async for response in responses:
+                await stream.send_message(response)
+
+
+def unimplemented(route: str, block: str) -> NoReturn:
+    """Answer for a method that nobody has overridden."""
+    raise GRPCError(Status.UNIMPLEMENTED, f"{route} is not implemented: this node has no {block} block yet")
+
+
+def _present(response: ResponseT | None, route: str) -> ResponseT:
+    if response is None:
+        raise GRPCError(Status.INTERNAL, f"{route} ended with status OK but without its response message")
+    return response
+
+
+@asynccontextmanager
+async def _sending(call: AbstractAsyncContextManager[Any], requests: Any) -> AsyncIterator[Any]:
+    """The call's stream, with a task that sends `requests` for as long as the context lasts."""
+    errors: list[BaseException] = []
+    async with call as stream:
+        await stream.send_request()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_send_requests, stream, requests)
+                yield stream
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            errors = list(_leaves(group))
+            if len(errors) != 1:
+                raise
+        if errors:
+            # Callers catch GRPCError: the nursery is ours, so its group must not be seen.
+            raise errors[0]
+
+
+async def _send_requests(stream: Any, requests: Any) -> None:
+    if isinstance(requests, AsyncIterable):
+        async for request in requests:
+            if not await _sent(stream.send_message, request):
+                return
+    else:
+        for request in requests:
+            if not await _sent(stream.send_message, request):
+                return
+    await _sent(stream.end)
+
+
+async def _sent(send: Callable[..., Any], *args: Any) -> bool:
+    try:
+        await send(*args)
+    except _CALL_ENDED:
+        return False
+    return True
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterable[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
