@@ -184,11 +184,9 @@ class Decoder:
         return changed
 
     def _size_updates(self, block: bytes) -> int:
-        """Apply the size updates a block may begin with: at most two, the smallest and the final size."""
+        """Apply the size updates a block begins with. Two are enough for a writer, yet some send more."""
         position = 0
-        for _ in range(2):
-            if position >= len(block) or block[position] & 0xE0 != 0x20:
-                break
+        while position < len(block) and block[position] & 0xE0 == 0x20:
             size = block[position] & 0x1F
             position += 1
             if size == 0x1F:
