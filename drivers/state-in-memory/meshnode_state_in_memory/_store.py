@@ -18,7 +18,7 @@ from typing import Any, final
 
 import trio
 
-from meshnode.errors import EtagMismatch, StateError
+from meshnode.errors import BulkStateError, EtagMismatch, StateError
 from meshnode.interfaces import (
     BulkGetResult,
     Concurrency,
@@ -91,26 +91,28 @@ class MemoryStore:
         self._put(request.key, self._entry(request))
 
     async def bulk_set(self, requests: Sequence[SetRequest]) -> None:
-        failures: list[StateError] = []
-        for request in requests:
+        failures: dict[int, StateError] = {}
+        for position, request in enumerate(requests):
             try:
                 await self.set(request)
             except StateError as error:
-                failures.append(error)
-        _raise_all("some keys were not saved", failures)
+                failures[position] = error
+        if failures:
+            raise BulkStateError(failures)
 
     async def delete(self, request: DeleteRequest) -> None:
         _check_delete(request, self._live(request.key))
         self._entries.pop(request.key, None)
 
     async def bulk_delete(self, requests: Sequence[DeleteRequest]) -> None:
-        failures: list[StateError] = []
-        for request in requests:
+        failures: dict[int, StateError] = {}
+        for position, request in enumerate(requests):
             try:
                 await self.delete(request)
             except StateError as error:
-                failures.append(error)
-        _raise_all("some keys were not deleted", failures)
+                failures[position] = error
+        if failures:
+            raise BulkStateError(failures)
 
     async def transact(self, operations: Sequence[StateOperation], metadata: Mapping[str, str]) -> None:
         """Plays the operations on an overlay, where each sees the earlier ones; keeps it if all succeed."""
@@ -213,13 +215,6 @@ def _check_set(request: SetRequest, current: _Entry | None) -> None:
 def _check_delete(request: DeleteRequest, current: _Entry | None) -> None:
     if request.etag and (current is None or current.etag != request.etag):
         raise EtagMismatch(f"possible etag mismatch for key {request.key}")
-
-
-def _raise_all(message: str, failures: Sequence[StateError]) -> None:
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise ExceptionGroup(message, failures)
 
 
 def _parse(value: bytes) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import trio
 
-from meshnode.errors import EtagMismatch, StateError
+from meshnode.errors import BulkStateError, EtagMismatch, StateError
 from meshnode.interfaces import (
     Concurrency,
     Consistency,
@@ -14,6 +15,7 @@ from meshnode.interfaces import (
     Feature,
     GetRequest,
     SetRequest,
+    StateOperation,
     StateStore,
 )
 from meshnode.testing.conformance._state_check import ConformanceError, Probe, collect, expect, refused
@@ -135,7 +137,7 @@ async def bulk_set_and_delete(probe: Probe) -> None:
     await probe.store.bulk_delete([])
 
 
-async def bulk_set_tries_all(probe: Probe) -> None:
+async def bulk_calls_try_everything(probe: Probe) -> None:
     await probe.save("old", b"old")
     stale = (await probe.found("old")).etag
     await probe.save("old", b"new")
@@ -144,19 +146,36 @@ async def bulk_set_tries_all(probe: Probe) -> None:
         SetRequest(probe.key("old"), b"never", etag=stale),
         SetRequest(probe.key("after"), b"2"),
     ]
-    with refused(EtagMismatch, "bulk set with one stale etag"):
-        await probe.store.bulk_set(requests)
+    await _fails_at(probe, requests, {1})
     expect(await probe.value("old") == b"new", "the stale write went through")
     expect(await probe.value("before") == b"1", "an entry before the failing one was not written")
     expect(await probe.value("after") == b"2", "an entry after the failing one was not written")
-    doubled = [*requests, SetRequest(probe.key("old"), b"never", etag=stale)]
+    await _fails_at(probe, [*requests, SetRequest(probe.key("old"), b"never", etag=stale)], {1, 3})
+    deletions = [
+        DeleteRequest(probe.key("before")),
+        DeleteRequest(probe.key("old"), etag=stale),
+        DeleteRequest(probe.key("after")),
+    ]
+    await _fails_at(probe, deletions, {1})
+    expect(await probe.value("old") == b"new", "the stale delete went through")
+    expect(await probe.get("before") is None, "an entry before the failing one was not deleted")
+    expect(await probe.get("after") is None, "an entry after the failing one was not deleted")
+
+
+async def _fails_at(probe: Probe, requests: Sequence[StateOperation], positions: set[int]) -> None:
+    """The bulk call must fail with etag mismatches at exactly these positions."""
+    sets = [request for request in requests if isinstance(request, SetRequest)]
+    deletions = [request for request in requests if isinstance(request, DeleteRequest)]
     try:
-        await probe.store.bulk_set(doubled)
-    except ExceptionGroup as group:
-        expect(len(group.exceptions) == 2, "one error per failed key")
-        expect(all(isinstance(one, StateError) for one in group.exceptions), "each error is a StateError")
+        if sets:
+            await probe.store.bulk_set(sets)
+        else:
+            await probe.store.bulk_delete(deletions)
+    except BulkStateError as error:
+        expect(set(error.failures) == positions, f"failures at {sorted(error.failures)}")
+        expect(all(isinstance(one, EtagMismatch) for one in error.failures.values()), "not an EtagMismatch")
     else:
-        raise ConformanceError("two failures must arrive as a group")
+        raise ConformanceError("a bulk call with a stale etag must raise BulkStateError")
 
 
 async def every_write_changes_the_etag(probe: Probe) -> None:
@@ -283,7 +302,7 @@ CHECKS = (
         bulk_set_and_delete,
     ),
     *collect(
-        bulk_set_tries_all,
+        bulk_calls_try_everything,
         every_write_changes_the_etag,
         writes_with_an_etag,
         a_new_life_has_a_new_etag,

@@ -11,6 +11,7 @@ from meshnode.interfaces import (
     DeleteRequest,
     Feature,
     GetRequest,
+    GetResult,
     QueryRequest,
     QueryResult,
     SetRequest,
@@ -108,9 +109,7 @@ async def query_gives_values_and_etags(probe: Probe) -> None:
     request = QueryRequest(filter={"EQ": {"state": "OR"}}, key_prefix=probe.prefix)
     (item,) = (await probe.store.query(request)).items
     stored = await probe.store.get(GetRequest(item.key))
-    expect(
-        stored is not None and item.data == stored.data and item.etag == stored.etag, "query and get disagree"
-    )
+    expect(stored == GetResult(item.data, item.etag), "query and get disagree")
     await probe.store.delete(DeleteRequest(item.key, etag=item.etag))
     expect(not (await probe.store.query(request)).items, "a deleted key is still found")
 

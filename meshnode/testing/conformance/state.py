@@ -10,13 +10,15 @@ A check is an object with a name; call it with a function that opens the store. 
         if not await check.run(open_store):
             pytest.skip("the store does not offer what this check is about")
 
-`open_store` takes nothing and returns an async context manager that yields the store, `lambda: driver.open(options, context)`
-for instance. It may yield the same data every time or a fresh store: each check uses keys of its own and never looks at others'.
-Without pytest, `await run_state_conformance(open_store)` runs everything and returns the names of the checks that were run; the first
-violation raises `ConformanceError`.
+`open_store` takes nothing and returns an async context manager that yields the store, for instance
+`lambda: driver.open(options, context)`. It may yield the same data every time or a fresh store: each check
+uses keys of its own and never looks at others'. Without pytest, `await run_state_conformance(open_store)`
+runs everything and returns the names of the checks that applied; the first violation raises
+`ConformanceError`.
 
-What may differ between stores is not checked: whether `LAST_WRITE` with an etag looks at it, whether a write without `ttl`
-ends an earlier expiry, and whether a key once written with `FIRST_WRITE` can be overwritten without its etag.
+What may differ between stores is not checked: whether `LAST_WRITE` with an etag looks at it, whether a write
+without `ttl` ends an earlier expiry, and whether a key once written with `FIRST_WRITE` can be overwritten
+without its etag.
 
 The checks themselves are in `_state_*.py`. May import meshnode.interfaces and meshnode.errors only.
 """
