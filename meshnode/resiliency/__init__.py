@@ -2,7 +2,7 @@
 
 `policy` resolves a target to what holds for it; `scope` runs an operation under that. Inside, from the
 bottom: `backoff`, `breaker`, `budget`, `outcome`, `view` (pure, independent of one another), then `tables`,
-`rules`, `explain`, `policy` (pure but for the log), then `scope`, which alone knows trio. May import
+`rules`, `explain`, `policy` (pure but for the log), then `scope`, which alone waits. May import
 `meshnode.config`, `meshnode.errors`.
 """
 

@@ -1,6 +1,6 @@
 """What an attempt's error means: its gRPC code, whether to try again, what it says about the target.
 
-Pure. May import `meshnode.errors` and grpclib's error class only.
+Pure. May import `meshnode.errors`, and of grpclib and trio the error classes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import enum
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
+from trio import TooSlowError
 
 from meshnode.errors import (
     CircuitOpen,
@@ -71,7 +72,7 @@ def code_of(error: Exception) -> Status:
         return error.code
     if isinstance(error, GRPCError):
         return error.status
-    if isinstance(error, TimeoutError):
+    if isinstance(error, (TimeoutError, TooSlowError)):
         return Status.DEADLINE_EXCEEDED
     return Status.INTERNAL
 

@@ -1,4 +1,4 @@
-"""Running an operation under a policy: the only module of resiliency that knows trio.
+"""Running an operation under a policy: the only module of resiliency that waits.
 
 From the outside in: the request's deadline, the retries, the breaker, the attempt's timeout.
 
