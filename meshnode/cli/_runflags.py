@@ -23,6 +23,7 @@ RUN_FLAGS: tuple[Flag, ...] = (
          short="f", section=_RUN),
     Flag("dapr-http-port", Kind.PORT, "Port of the health address that some SDKs poll at start.",
          "a free one", short="H", section=_RUN),
+    Flag("until", Kind.TEXT, "With a run file: end all when this application has ended.", section=_RUN),
     Flag("app-grace-seconds", Kind.INT, "Seconds the application gets to end after a signal.", "10",
          section=_RUN),
     Flag("node-logs", Kind.TEXT, "Where the node's log goes: console, file or both.", "both",
@@ -45,6 +46,6 @@ RUN_TABLE = FlagTable(
 SETTABLE: dict[str, Flag] = {
     flag.name: flag
     for flag in (*GLOBAL_FLAGS, *RUN_FLAGS, *NODE_FLAGS)
-    if not flag.hidden and flag.name not in ("app-id", "run-file")
+    if not flag.hidden and flag.name not in ("app-id", "run-file", "until")
 }
 """What a settings file may hold, by name: everything but what names one application."""

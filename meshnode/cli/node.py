@@ -24,9 +24,10 @@ from meshnode.cli._nodeoptions import node_options
 from meshnode.cli._settings import resolve
 
 if TYPE_CHECKING:
+    from meshnode.cli._flags import Parsed
     from meshnode.config.nodeoptions import NodeOptions, NodeStarted
 
-__all__ = ["main"]
+__all__ = ["main", "run_parsed"]
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -34,7 +35,7 @@ Report = Callable[[dict[str, Any]], None]
 def main(args: Sequence[str]) -> int:
     """Parse, run until the node ends, return the exit code."""
     try:
-        return _main(args)
+        return run_parsed(NODE_TABLE.parse(args))
     except CliError as error:
         complain(f"meshnode node: {error.message}", error.hint)
         return error.code
@@ -49,8 +50,8 @@ def complain(message: str, hint: str = "") -> None:
         print(f"  {hint}", file=sys.stderr)
 
 
-def _main(args: Sequence[str]) -> int:
-    parsed = NODE_TABLE.parse(args)
+def run_parsed(parsed: Parsed) -> int:
+    """Run the node that parsed flags describe."""
     if parsed.rest:
         raise CliError(
             f"{parsed.rest[0]!r} is not a flag; the node starts no application",
