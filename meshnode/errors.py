@@ -17,6 +17,7 @@ from grpclib.const import Status
 __all__ = [
     "DOMAIN",
     "BadRequestDetail",
+    "BulkStateError",
     "CircuitOpen",
     "ComponentError",
     "ComponentUnavailable",
@@ -120,6 +121,14 @@ class EtagInvalid(StateError):
     """The etag given can never be one of this store's. Never retried."""
 
     status = Status.INVALID_ARGUMENT
+
+
+class BulkStateError(StateError):
+    """Some items of a bulk write failed: `failures` maps their positions in the request to what went wrong with each."""
+
+    def __init__(self, failures: Mapping[int, StateError]) -> None:
+        super().__init__("; ".join(dict.fromkeys(str(error) for error in failures.values())))
+        self.failures: Mapping[int, StateError] = dict(failures)
 
 
 @frozen

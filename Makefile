@@ -1,0 +1,64 @@
+# Two commands do everything: `make quickstart` and `make test`. The rest is for those who work on meshnode.
+# Everything lands in .venv and .tools; nothing outside the checkout is touched, except that `make tools` installs redis-server from the
+# distribution's packages when it is missing and we are allowed to.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := tests/locked.txt
+DRIVERS := $(sort $(wildcard drivers/*))
+EDITABLE := -e . $(addprefix -e ,$(DRIVERS))
+SOURCES := pyproject.toml $(LOCK) $(wildcard drivers/*/pyproject.toml)
+
+.PHONY: quickstart test check lint types unit tools generate lock clean install
+
+quickstart: $(VENV)/.quickstart
+	$(BIN)/python -m meshnode quickstart
+
+test: $(VENV)/.test tools check
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# What a commit must pass before the tests run.
+check: lint types
+	$(BIN)/python -m meshnode.wire._generate --check
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+# The quick part, without servers or other languages' tools.
+unit: $(VENV)/.test
+	$(BIN)/python -m pytest tests/unit -m "not slow"
+
+# redis-server, h2spec, and the clients of the other SDKs; what cannot be had is named and its tests are skipped.
+tools: $(VENV)/.test
+	$(BIN)/python tests/support/install_tools.py
+
+generate: $(VENV)/.test
+	$(BIN)/python -m meshnode.wire._generate
+
+# Resolve the newest versions that pyproject.toml allows.
+lock: $(VENV)/.uv
+	$(BIN)/uv pip compile -q --universal --no-header --no-annotate --no-emit-package meshnode $(foreach d,$(DRIVERS),--no-emit-package meshnode-driver-$(notdir $(d))) \
+	  --group dev --all-extras pyproject.toml $(addsuffix /pyproject.toml,$(DRIVERS)) -o $(LOCK)
+
+install: $(VENV)/.test
+
+$(VENV)/.uv:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check 'uv>=0.9,<1'
+	touch $@
+
+$(VENV)/.quickstart: $(VENV)/.uv $(SOURCES)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q -c $(LOCK) $(EDITABLE) 'dapr>=1.19,<2'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.uv $(SOURCES)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q -c $(LOCK) $(EDITABLE) --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .hypothesis

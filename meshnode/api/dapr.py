@@ -1,0 +1,70 @@
+"""`dapr.proto.runtime.v1.Dapr`: the API that applications call. One delegating method per call; the work is in `blocks/`."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+from meshnode.api.service import Gate, Implementation, bind
+from meshnode.blocks.call import Call
+from meshnode.blocks.invocation import Invocation
+from meshnode.blocks.metadata import NodeMetadata
+from meshnode.blocks.state import StateBlock
+from meshnode.blocks.statequery import StateQuery
+from meshnode.transport import ServerStream, rules
+from meshnode.wire.dapr.proto.common import v1 as common
+from meshnode.wire.dapr.proto.runtime import v1 as runtime
+from meshnode.wire.google.protobuf import Empty
+
+__all__ = ["DaprApi"]
+
+@final
+class DaprApi:
+    """Built once per node; `handlers` is what the API server serves."""
+
+    def __init__(
+        self, *, invocation: Invocation, state: StateBlock, query: StateQuery, metadata: NodeMetadata, gate: Gate
+    ) -> None:
+        self._invocation = invocation
+        self._state = state
+        self._query = query
+        self._metadata = metadata
+        self._gate = gate
+
+    def handlers(self) -> Any:
+        implementations: dict[str, Implementation] = {
+            "InvokeService": self._invoke_service,
+            "GetState": lambda request, stream, call: self._state.get(request, call),
+            "GetBulkState": lambda request, stream, call: self._state.bulk_get(request, call),
+            "SaveState": lambda request, stream, call: self._state.save(request, call),
+            "DeleteState": lambda request, stream, call: self._state.delete(request, call),
+            "DeleteBulkState": lambda request, stream, call: self._state.bulk_delete(request, call),
+            "ExecuteStateTransaction": lambda request, stream, call: self._state.transact(request, call),
+            "QueryStateAlpha1": lambda request, stream, call: self._query.query(request, call),
+            "GetMetadata": self._get_metadata,
+            "SetMetadata": self._set_metadata,
+            "Shutdown": self._shutdown,
+        }
+        return bind(runtime.DaprBase(), implementations, self._gate)
+
+    async def _invoke_service(
+        self, request: runtime.InvokeServiceRequest, stream: ServerStream, call: Call
+    ) -> common.InvokeResponse:
+        answer = await self._invocation.invoke(request, stream.headers, call, stream)
+        if answer.headers:
+            await stream.send_initial_metadata(metadata=rules.metadata_of(answer.headers))
+        if answer.trailers:
+            stream.set_trailers(answer.trailers)
+        return answer.message
+
+    async def _get_metadata(
+        self, request: runtime.GetMetadataRequest, stream: ServerStream, call: Call
+    ) -> runtime.GetMetadataResponse:
+        return self._metadata.describe()
+
+    async def _set_metadata(self, request: runtime.SetMetadataRequest, stream: ServerStream, call: Call) -> Empty:
+        self._metadata.set(request.key, request.value)
+        return Empty()
+
+    async def _shutdown(self, request: runtime.ShutdownRequest, stream: ServerStream, call: Call) -> Empty:
+        self._metadata.request_shutdown()
+        return Empty()

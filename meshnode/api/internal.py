@@ -1,0 +1,87 @@
+"""`dapr.proto.internals.v1.ServiceInvocation`: what other nodes, daprd among them, call on this one."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+from meshnode.api.service import Gate, Implementation, bind
+from meshnode.blocks.call import Call
+from meshnode.blocks.invocation import Invocation
+from meshnode.errors import InvalidArgument, MeshError
+from meshnode.transport import ServerStream
+from meshnode.wire.dapr.proto.common import v1 as common
+from meshnode.wire.dapr.proto.internals import v1 as internals
+from meshnode.wire.google import protobuf
+
+__all__ = ["InternalApi"]
+
+_CHUNK = 4096
+"""Bytes of one StreamPayload, as daprd sends them."""
+
+
+@final
+class InternalApi:
+    def __init__(self, invocation: Invocation, gate: Gate) -> None:
+        self._invocation = invocation
+        self._gate = gate
+
+    def handlers(self) -> Any:
+        implementations: dict[str, Implementation] = {
+            "CallLocal": self._call_local,
+            "CallLocalStream": self._call_local_stream,
+        }
+        return bind(internals.ServiceInvocationBase(), implementations, self._gate)
+
+    async def _call_local(
+        self, request: internals.InternalInvokeRequest, stream: ServerStream, call: Call
+    ) -> internals.InternalInvokeResponse:
+        return await self._invoke(request, call)
+
+    async def _call_local_stream(self, _: None, stream: ServerStream, call: Call) -> None:
+        """CallLocal with the payloads in chunks: the first message carries the request, the rest only data, in order of `seq`."""
+        request, data = await _collect(stream)
+        inner = request.message or common.InvokeRequest()
+        inner.data = protobuf.Any(type_url=inner.data.type_url if inner.data else "", value=data)
+        request.message = inner
+        response = await self._invoke(request, call)
+        payload = b""
+        if response.message is not None and response.message.data is not None:
+            payload = response.message.data.value
+            response.message.data.value = b""
+        first = True
+        for seq, at in enumerate(range(0, max(len(payload), 1), _CHUNK)):
+            await stream.send_message(
+                internals.InternalInvokeResponseStream(
+                    response=response if first else None,
+                    payload=common.StreamPayload(data=payload[at : at + _CHUNK], seq=seq),
+                )
+            )
+            first = False
+
+    async def _invoke(self, request: internals.InternalInvokeRequest, call: Call) -> internals.InternalInvokeResponse:
+        try:
+            return await self._invocation.call_application(request, call)
+        except InvalidArgument:
+            raise
+        except MeshError as error:
+            raise MeshError(f"error invoking app channel: {error}", *error.details, status=error.code) from error
+
+
+async def _collect(stream: ServerStream) -> tuple[internals.InternalInvokeRequest, bytes]:
+    """Raises `InvalidArgument` when the stream has no request, or its chunks are out of order."""
+    request: internals.InternalInvokeRequest | None = None
+    chunks: list[bytes] = []
+    async for message in stream:
+        if request is None:
+            if message.request is None:
+                raise InvalidArgument("the first message of CallLocalStream carries no request")
+            request = message.request
+        elif message.request is not None:
+            raise InvalidArgument("only the first message of CallLocalStream may carry a request")
+        if message.payload is not None:
+            if message.payload.seq != len(chunks):
+                raise InvalidArgument(f"chunk {message.payload.seq} of CallLocalStream came where {len(chunks)} was due")
+            chunks.append(message.payload.data)
+    if request is None:
+        raise InvalidArgument("CallLocalStream ended without a request")
+    return request, b"".join(chunks)

@@ -1,0 +1,132 @@
+"""From a generated service base to the handlers that a server runs.
+
+Everything that is the same for each method happens here, once: the API token, the live view of the request, the API log. A method's implementation takes the decoded request, its stream (metadata, trailers, deadline) and
+the `Call`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, final
+
+from grpclib.const import Cardinality
+
+from meshnode.blocks.call import Call, LiveCalls
+from meshnode.security.tokens import TOKEN_HEADER, TokenCheck
+from meshnode.transport import Handler, RawCall, ServerStream
+
+__all__ = ["Gate", "Implementation", "bind", "guarded"]
+
+_TOKEN = TOKEN_HEADER.encode()
+_log = logging.getLogger("meshnode.api")
+
+Implementation = Callable[[Any, ServerStream, Call], Awaitable[Any]]
+"""Takes (request, stream, call). A unary method returns its reply; a streaming one talks through the stream and gets None as request."""
+
+
+class _Servable(Protocol):
+    def __mapping__(self) -> dict[str, Handler]: ...
+
+
+@final
+class Gate:
+    """What every call passes: the token check, the API log, the list of live calls."""
+
+    def __init__(self, live: LiveCalls, tokens: TokenCheck, *, api_logging: bool = False) -> None:
+        self.live = live
+        self._tokens = tokens
+        self._api_logging = api_logging
+
+    def enter(self, method: str, stream: ServerStream | RawCall) -> Call:
+        """Raises `Unauthorized`. Give the `Call` back with `live.end`."""
+        if self._tokens:
+            self._tokens.check(stream.headers.get(_TOKEN))
+        if self._api_logging:
+            agent = (stream.headers.get(b"user-agent") or b"").decode("utf-8", "replace")
+            _log.info("gRPC API Called", extra={"fields": {"method": method, "useragent": agent}})
+        return self.live.begin(method, stream.peer, stream.deadline)
+
+
+@final
+class _Bound:
+    """An object with `__mapping__`, as servers take it."""
+
+    def __init__(self, mapping: dict[str, Handler]) -> None:
+        self._mapping = mapping
+
+    def __mapping__(self) -> dict[str, Handler]:
+        return self._mapping
+
+
+def bind(base: _Servable, implementations: Mapping[str, Implementation], gate: Gate) -> _Bound:
+    """Handlers for every method of a generated base.
+
+    `implementations` are by method name (`SaveState`); a method without one keeps the generated handler, which answers UNIMPLEMENTED and
+    names the block.
+    """
+    mapping: dict[str, Handler] = {}
+    for path, handler in base.__mapping__().items():
+        implementation = implementations.get(path.rpartition("/")[2])
+        func: Any = handler.func
+        if implementation is not None:
+            func = _SHAPES[handler.cardinality](path, implementation, gate)
+        mapping[path] = Handler(func, handler.cardinality, handler.request_type, handler.reply_type)
+    return _Bound(mapping)
+
+
+def _unary(path: str, implementation: Implementation, gate: Gate) -> Callable[[ServerStream], Awaitable[None]]:
+    async def handle(stream: ServerStream) -> None:
+        call = gate.enter(path, stream)
+        try:
+            request = await stream.recv_message()
+            await stream.send_message(await implementation(request, stream, call))
+        finally:
+            gate.live.end(call)
+
+    return handle
+
+
+def _server_streaming(path: str, implementation: Implementation, gate: Gate) -> Callable[[ServerStream], Awaitable[None]]:
+    async def handle(stream: ServerStream) -> None:
+        call = gate.enter(path, stream)
+        try:
+            await implementation(await stream.recv_message(), stream, call)
+        finally:
+            gate.live.end(call)
+
+    return handle
+
+
+def _streaming(path: str, implementation: Implementation, gate: Gate) -> Callable[[ServerStream], Awaitable[None]]:
+    async def handle(stream: ServerStream) -> None:
+        call = gate.enter(path, stream)
+        try:
+            await implementation(None, stream, call)
+        finally:
+            gate.live.end(call)
+
+    return handle
+
+
+_SHAPES = {
+    Cardinality.UNARY_UNARY: _unary,
+    Cardinality.UNARY_STREAM: _server_streaming,
+    Cardinality.STREAM_UNARY: _streaming,
+    Cardinality.STREAM_STREAM: _streaming,
+}
+
+
+def guarded(
+    implementation: Callable[[RawCall, Call], Awaitable[None]], gate: Gate
+) -> Callable[[RawCall], Awaitable[None]]:
+    """The same gate around a server's fallback, which proxies what no service of the node serves."""
+
+    async def handle(raw: RawCall) -> None:
+        call = gate.enter(raw.path, raw)
+        try:
+            await implementation(raw, call)
+        finally:
+            gate.live.end(call)
+
+    return handle

@@ -1,0 +1,81 @@
+"""GetMetadata, SetMetadata and Shutdown: what an application may know of, note on and ask of its node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import final
+
+from attrs import frozen
+
+from meshnode import __version__
+from meshnode.errors import BadRequestDetail, InvalidArgument
+from meshnode.wire.dapr.proto.runtime import v1 as runtime
+
+__all__ = ["ComponentRecord", "NodeMetadata"]
+
+_MAX_EXTENDED = 256
+"""Entries that SetMetadata may add; a client that invents keys for ever must not grow the node."""
+
+
+@frozen
+class ComponentRecord:
+    """A component as the node reports it; `state` is `ready` or `failed`, the latter with `message`."""
+
+    name: str
+    type: str
+    version: str
+    capabilities: Sequence[str] = ()
+    state: str = "ready"
+    message: str = ""
+
+
+@final
+class NodeMetadata:
+    """One node's description of itself."""
+
+    def __init__(
+        self,
+        *,
+        app_id: str,
+        components: Sequence[ComponentRecord],
+        connection: runtime.AppConnectionProperties | None,
+        resiliencies: Sequence[str],
+        features: Sequence[str],
+        shutdown: Callable[[], None],
+    ) -> None:
+        self._app_id = app_id
+        self.components = tuple(components)
+        self._connection = connection
+        self._resiliencies = tuple(resiliencies)
+        self._features = tuple(features)
+        self._shutdown = shutdown
+        self._extended = {"daprRuntimeVersion": f"meshnode {__version__}"}
+
+    def describe(self) -> runtime.GetMetadataResponse:
+        listed = [
+            runtime.RegisteredComponents(name=one.name, type=one.type, version=one.version, capabilities=list(one.capabilities))
+            for one in self.components
+            if one.state == "ready"
+        ]
+        return runtime.GetMetadataResponse(
+            id=self._app_id,
+            registered_components=listed,
+            extended_metadata=dict(self._extended),
+            app_connection_properties=self._connection,
+            runtime_version=f"meshnode {__version__}",
+            enabled_features=list(self._features),
+            actor_runtime=runtime.ActorRuntime(runtime_status=runtime.ActorRuntimeActorRuntimeStatus.DISABLED),
+            resiliencies=[runtime.MetadataResiliency(name=name) for name in self._resiliencies],
+        )
+
+    def set(self, key: str, value: str) -> None:
+        """Raises `InvalidArgument` for an empty key, and when there are too many."""
+        if not key:
+            raise InvalidArgument("metadata key must not be empty", BadRequestDetail([("key", "must not be empty")]))
+        if key not in self._extended and len(self._extended) >= _MAX_EXTENDED:
+            raise InvalidArgument(f"a node keeps at most {_MAX_EXTENDED} metadata entries")
+        self._extended[key] = value
+
+    def request_shutdown(self) -> None:
+        """Begin the same graceful shutdown that SIGTERM begins."""
+        self._shutdown()

@@ -1,0 +1,207 @@
+"""Opening components: from a Component resource to a running driver, with its record for the metadata and admin APIs.
+
+Secret stores come first, because the others' `secretKeyRef` may need them. `initTimeout` bounds one opening, Dapr's built-in
+initialisation retries repeat it, and `ignoreErrors` lets the node start without the component.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, final
+
+import trio
+from attrs import frozen
+
+from meshnode.config.component import Component
+from meshnode.config.secrets import resolve_metadata
+from meshnode.errors import ComponentUnavailable, ConfigError, MeshError, Problem
+from meshnode.interfaces import Driver, DriverContext, SecretStore
+from meshnode.registry import Registry, load_options
+from meshnode.resiliency import Policies, run
+
+__all__ = ["RESERVED_METADATA", "ComponentHost", "Opened", "Planned"]
+
+RESERVED_METADATA = frozenset(
+    {
+        "keyPrefix", "primaryEncryptionKey", "secondaryEncryptionKey", "actorStateStore", "outboxPublishPubsub",
+        "outboxPublishTopic", "outboxPubsub", "outboxDiscardWhenMissingState",
+    }
+)  # fmt: skip
+"""Metadata names that blocks look at, not drivers."""
+
+_CLOSING_SECONDS = 5.0
+"""What all components together may take to close."""
+
+_log = logging.getLogger("meshnode.components")
+
+
+@frozen
+class Planned:
+    """A component whose type is known: what will be opened."""
+
+    component: Component
+    kind: str
+    driver: Driver[Any]
+
+
+@frozen
+class Opened:
+    """A component after its opening. `instance` is None when it failed and `ignoreErrors` let the node go on."""
+
+    planned: Planned
+    instance: Any
+    reserved: Mapping[str, str]
+    secret_names: Mapping[str, str]
+    """For each reserved metadata name that came from a secret: the secret's name."""
+    error: str = ""
+
+
+@final
+class ComponentHost:
+    """Plans and opens the components of one node."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        policies: Policies,
+        app_id: str,
+        namespace: str,
+        env: Mapping[str, str],
+        wall: Callable[[], float],
+        rng: random.Random,
+        lenient: bool,
+    ) -> None:
+        self._registry = registry
+        self._policies = policies
+        self._app_id = app_id
+        self._namespace = namespace
+        self._env = env
+        self._wall = wall
+        self._rng = rng
+        self._lenient = lenient
+
+    def plan(self, components: Sequence[Component]) -> list[Planned]:
+        """The components that this node loads, secret stores first. Raises `ConfigError` with every unknown type."""
+        planned: list[Planned] = []
+        problems: list[Problem] = []
+        for component in components:
+            if component.scopes and self._app_id not in component.scopes:
+                continue
+            if component.namespace and component.namespace != self._namespace:
+                continue
+            kind = component.type.partition(".")[0]
+            try:
+                driver = self._registry.driver(component.type, component.version, component.source)
+            except ConfigError as error:
+                problems.extend(error.problems)
+                continue
+            planned.append(Planned(component, kind, driver))
+        if problems:
+            raise ConfigError(problems)
+        return sorted(planned, key=lambda one: one.kind != "secretstores")
+
+    @asynccontextmanager
+    async def opened(self, planned: Sequence[Planned]) -> AsyncIterator[list[Opened]]:
+        """Open them in order and close them in reverse.
+
+        Raises `ConfigError` with all that is written wrongly, `MeshError` for what cannot be reached.
+        """
+        async with trio.open_nursery() as nursery:
+            running: list[_Running] = []
+            try:
+                yield await self._open_all(nursery, planned, running)
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_SECONDS):
+                    for one in reversed(running):
+                        one.close.set()
+                        await one.closed.wait()
+                nursery.cancel_scope.cancel()
+
+    async def _open_all(
+        self, nursery: trio.Nursery, planned: Sequence[Planned], running: list[_Running]
+    ) -> list[Opened]:
+        opened: list[Opened] = []
+        secrets: dict[str, SecretStore] = {}
+        problems: list[Problem] = []
+        for one in planned:
+            try:
+                result = await self._open(nursery, one, secrets, running)
+            except ConfigError as error:
+                problems.extend(error.problems)
+                continue
+            opened.append(result)
+            if one.kind == "secretstores" and result.instance is not None:
+                secrets[one.component.name] = result.instance
+        if problems:
+            raise ConfigError(problems)
+        return opened
+
+    async def _open(
+        self, nursery: trio.Nursery, one: Planned, secrets: Mapping[str, SecretStore], running: list[_Running]
+    ) -> Opened:
+        component = one.component
+        pairs = await resolve_metadata(component, secrets, self._env, app_id=self._app_id, namespace=self._namespace)
+        reserved = {name: value for name, value in pairs if name in RESERVED_METADATA}
+        options = load_options(
+            one.driver.metadata, pairs, component.source, reserved=RESERVED_METADATA, lenient=self._lenient
+        )
+        log = logging.getLogger(f"meshnode.driver.{component.type}")
+        context = DriverContext(component.name, self._app_id, self._namespace, log, self._wall, self._rng)
+        names = {item.name: item.secret_key_ref.name for item in component.metadata if item.secret_key_ref is not None}
+
+        async def attempt() -> Any:
+            this = _Running()
+            instance = await nursery.start(_run_component, one, options, context, this)
+            running.append(this)
+            return instance
+
+        try:
+            instance = await run(self._policies.built_in("DaprBuiltInInitializationRetries"), attempt)
+        except MeshError as error:
+            message = f"error initializing component {component.name} ({component.type}/{component.version}): {error}"
+            if not component.ignore_errors:
+                raise ComponentUnavailable(message) from error
+            _log.error("%s; going on without it, as ignoreErrors asks", message)
+            return Opened(one, None, reserved, names, message)
+        _log.info("Component loaded: %s (%s/%s)", component.name, component.type, component.version)
+        return Opened(one, instance, reserved, names)
+
+
+@final
+class _Running:
+    """The two events of a component's life: it is told to close, and it has closed."""
+
+    def __init__(self) -> None:
+        self.close = trio.Event()
+        self.closed = trio.Event()
+
+
+async def _run_component(
+    one: Planned, options: Any, context: DriverContext, running: _Running, *, task_status: trio.TaskStatus[Any]
+) -> None:
+    """The task that holds a driver open. Its scope bounds only the opening: a scope left before what was opened in it would be wrong."""
+    component = one.component
+    opened = False
+    try:
+        with trio.CancelScope(deadline=trio.current_time() + component.init_timeout) as scope:
+            async with one.driver.open(options, context) as instance:
+                scope.deadline = math.inf
+                opened = True
+                task_status.started(instance)
+                await running.close.wait()
+        if not opened:
+            raise ComponentUnavailable(
+                f"init timeout for component {component.name} exceeded after {component.init_timeout:g}s"
+            )
+    except Exception as error:
+        if not opened:
+            raise
+        # What a driver does in the background must not take the node down; its calls report their own errors.
+        _log.error("Component %s (%s) failed while running: %s", component.name, component.type, error, exc_info=error)
+    finally:
+        running.closed.set()

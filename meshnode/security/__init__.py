@@ -1,0 +1,1 @@
+"""Identity, API tokens and access policy. May import errors, interfaces and config."""

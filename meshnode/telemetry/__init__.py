@@ -1,0 +1,1 @@
+"""Spans, metrics and logs: what a node says about itself. May import errors, interfaces and config."""

@@ -1,0 +1,85 @@
+"""Installs what the test suites need besides Python packages, each by its own ecosystem's client, into `.tools`.
+
+What is already there is left alone; what cannot be had is named with the reason, and the tests that need it are skipped by name. Only
+`redis-server` goes into the system (from its packages), and only when we run as root.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TOOLS = ROOT / ".tools"
+H2SPEC = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
+NPM = ROOT / "tests" / "node" / "npm_client"
+GO = ROOT / "tests" / "node" / "go_client"
+
+
+class Unavailable(Exception):
+    """A tool that this machine cannot have."""
+
+
+def run(command: Sequence[str], *, cwd: Path = ROOT, env: Mapping[str, str] | None = None) -> None:
+    result = subprocess.run(command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=900)
+    if result.returncode:
+        tail = (result.stderr or result.stdout).strip().splitlines()[-1:]
+        raise Unavailable(f"`{' '.join(command)}` failed: {' '.join(tail)}")
+
+
+def need(program: str) -> None:
+    if shutil.which(program) is None:
+        raise Unavailable(f"{program} is not installed")
+
+
+def redis() -> None:
+    if shutil.which("redis-server"):
+        return
+    need("apt-get")
+    if os.geteuid() != 0:
+        raise Unavailable("redis-server is not installed, and only root may install it")
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    run(["apt-get", "update", "-qq"], env=quiet)
+    run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "redis-server", "redis-sentinel"], env=quiet)
+
+
+def h2spec() -> None:
+    if (TOOLS / "bin" / "h2spec").exists():
+        return
+    need("go")
+    run(["go", "install", H2SPEC], env={"GOBIN": str(TOOLS / "bin"), "GOFLAGS": "-mod=mod"})
+
+
+def npm_client() -> None:
+    if (NPM / "node_modules" / "@dapr" / "dapr").exists():
+        return
+    need("npm")
+    run(["npm", "ci", "--no-audit", "--no-fund", "--silent"], cwd=NPM)
+
+
+def go_client() -> None:
+    need("go")
+    run(["go", "build", "-o", str(TOOLS / "bin" / "go-sdk-client"), "."], cwd=GO)
+
+
+def main() -> int:
+    (TOOLS / "bin").mkdir(parents=True, exist_ok=True)
+    tools: dict[str, Callable[[], None]] = {
+        "redis-server": redis, "h2spec": h2spec, "@dapr/dapr for Node.js": npm_client, "Dapr's Go SDK": go_client,
+    }  # fmt: skip
+    for name, install in tools.items():
+        try:
+            install()
+        except (Unavailable, OSError, subprocess.TimeoutExpired) as error:
+            print(f"not available: {name}: {error}", file=sys.stderr)
+        else:
+            print(f"available: {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
