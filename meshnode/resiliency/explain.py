@@ -7,7 +7,7 @@ from meshnode.errors import InvalidArgument
 from meshnode.resiliency._goformat import go_duration
 from meshnode.resiliency.backoff import BackoffSettings
 from meshnode.resiliency.breaker import BreakerSettings
-from meshnode.resiliency.rules import Rule, actor_rule, app_rule, built_in_rule, component_rule
+from meshnode.resiliency.rules import Direction, Rule, actor_rule, app_rule, built_in_rule, component_rule
 from meshnode.resiliency.tables import BUILT_IN_SERVICE, RetryRule, Tables
 
 __all__ = ["explain"]
@@ -28,12 +28,12 @@ def explain(tables: Tables, target: str, kind: str = "") -> list[str]:
         lines = [f"app {name}", *_rule_lines(app_rule(tables, name))]
         if name not in tables.apps:
             built_in = built_in_rule(tables, BUILT_IN_SERVICE)
-            lines += _rule_lines(Rule(retry=built_in.retry, origins=built_in.origins), "connecting ")[1:2]
+            lines.append(_line("connecting", _retry_words(built_in.retry), built_in, "retry"))
     elif sort == "actor":
         lines = [f"actor type {name}", *_rule_lines(actor_rule(tables, name))]
     elif way in ("", "outbound", "inbound"):
-        direction = "inbound" if way == "inbound" else "outbound"
-        rule = component_rule(tables, name, kind, "inbound" if way == "inbound" else "outbound")
+        direction: Direction = "inbound" if way == "inbound" else "outbound"
+        rule = component_rule(tables, name, kind, direction)
         lines = [f"component {name}, {direction}", *_rule_lines(rule)]
     else:
         raise InvalidArgument(f"direction {way!r} is not inbound or outbound")
@@ -42,12 +42,12 @@ def explain(tables: Tables, target: str, kind: str = "") -> list[str]:
     return lines
 
 
-def _rule_lines(rule: Rule, prefix: str = "") -> list[str]:
+def _rule_lines(rule: Rule) -> list[str]:
     timeout = f"{rule.timeout_name}, {go_duration(rule.timeout)} per attempt" if rule.timeout else "none"
     return [
-        _line(f"{prefix}timeout", timeout, rule, "timeout"),
-        _line(f"{prefix}retry", _retry_words(rule.retry), rule, "retry"),
-        _line(f"{prefix}circuit breaker", _breaker_words(rule.breaker), rule, "breaker"),
+        _line("timeout", timeout, rule, "timeout"),
+        _line("retry", _retry_words(rule.retry), rule, "retry"),
+        _line("circuit breaker", _breaker_words(rule.breaker), rule, "breaker"),
     ]
 
 
@@ -87,10 +87,11 @@ def _count_words(backoff: BackoffSettings) -> str:
 def _breaker_words(breaker: BreakerSettings | None) -> str:
     if breaker is None:
         return "none"
+    successes = "success" if breaker.max_requests == 1 else "successes"
     counts = f", counts cleared every {go_duration(breaker.interval)}" if breaker.interval else ""
     return (
         f"{breaker.template}, opens on {breaker.trip_text} for {go_duration(breaker.timeout)}, "
-        f"closes after {breaker.max_requests} successes when half-open{counts}"
+        f"closes after {breaker.max_requests} {successes} when half-open{counts}"
     )
 
 

@@ -74,6 +74,7 @@ def test_exponential_follows_the_model(
             continue
         low, high = middle - factor * middle, middle + factor * middle
         expected = middle if factor == 0 else low + dice.random() * (high - low)
+        assert wait is not None
         assert wait == pytest.approx(expected, rel=1e-9, abs=1e-12)
         assert low * (1 - 1e-9) <= wait <= high * (1 + 1e-9)
         middle = cap if middle * multiplier >= cap else middle * multiplier

@@ -46,7 +46,7 @@ class Down(ComponentError):
 
 
 class Script:
-    """An operation that plays its steps: an error to raise, seconds to take, or a result; the last repeats."""
+    """An operation that plays its steps: an error to raise, seconds to take, a result; the last repeats."""
 
     def __init__(self, *steps: object) -> None:
         self.steps = list(steps)
@@ -501,7 +501,7 @@ async def test_a_committed_stream_gives_its_probe_free_at_once(autojump_clock: M
 
 
 async def test_a_first_message_after_the_timeout_is_not_passed_on(autojump_clock: MockClock) -> None:
-    passed_on = []
+    passed_on: list[str] = []
 
     async def operation(commit: Callable[[], None]) -> None:
         with trio.CancelScope(shield=True):
@@ -536,7 +536,9 @@ async def test_the_view_tells_attempts_waits_and_refusals(autojump_clock: MockCl
     start = trio.current_time()
     under = policy(timeout=1.0, retry=retrying(-1, 2.0), breaker=tripping(2, timeout=5.0))
     await run(under, Script(Down("down"), 3.0, "fine"), view=view)
-    told = [(a.number, a.code, a.refused, a.waited, a.started - start) for a in view.attempts]
+    told: list[tuple[object, ...]] = [
+        (a.number, a.code, a.refused, a.waited, a.started - start) for a in view.attempts
+    ]
     assert told == [
         (1, Status.INTERNAL, False, 0.0, pytest.approx(0.0)),
         (2, Status.DEADLINE_EXCEEDED, False, 2.0, pytest.approx(2.0)),
