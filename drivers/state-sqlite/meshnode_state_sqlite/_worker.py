@@ -1,0 +1,189 @@
+"""One connection, its thread, and the jobs waiting for it.
+
+Callers put jobs into a bounded queue and sleep. The worker's only task takes everything that is waiting,
+crosses into a thread once, runs the jobs one after another inside one transaction, commits once, and
+wakes the callers with their answers. Nobody is woken before the commit. A caller that is cancelled takes
+its job out of the queue if it has not been started, and otherwise leaves it to finish unseen.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar, final
+
+import trio
+from outcome import Error, Outcome, Value
+
+from meshnode.errors import ComponentUnavailable, MeshError, StateError, Status
+from meshnode_state_sqlite._database import connect, migrate, translate
+from meshnode_state_sqlite._options import Options, locate
+
+__all__ = ["Worker", "open_workers"]
+
+T = TypeVar("T")
+Action = Callable[[sqlite3.Connection], Any]
+
+_MAX_WAITING = 10_000
+_MAX_BATCH = 512
+_STEPS_BETWEEN_CLOCK_CHECKS = 20_000
+
+
+@final
+class _Job:
+    __slots__ = ("action", "outcome", "task", "writes")
+
+    def __init__(self, action: Action, writes: bool, task: trio.lowlevel.Task) -> None:
+        self.action = action
+        self.writes = writes
+        self.task: trio.lowlevel.Task | None = task
+        self.outcome: Outcome[Any] | None = None
+
+    def finish(self, outcome: Outcome[Any]) -> None:
+        if self.task is not None:
+            task, self.task = self.task, None
+            trio.lowlevel.reschedule(task, outcome)
+
+
+@final
+class Worker:
+    """Runs jobs on one connection, a batch at a time. `run` must be running for `call` to return."""
+
+    def __init__(self, connection: sqlite3.Connection, options: Options) -> None:
+        self._connection = connection
+        self._options = options
+        self._waiting: deque[_Job] = deque()
+        self._current: list[_Job] = []
+        self._wake = trio.Event()
+        self._limiter = trio.CapacityLimiter(1)
+        self._closed = False
+        self._deadline = 0.0
+        connection.set_progress_handler(self._is_late, _STEPS_BETWEEN_CLOCK_CHECKS)
+
+    async def call(self, action: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
+        """Runs the action in the worker's thread and transaction. It must not keep the connection."""
+        if self._closed:
+            raise self._gone()
+        if len(self._waiting) >= _MAX_WAITING:
+            raise StateError("too many operations wait for the store", status=Status.RESOURCE_EXHAUSTED)
+        job = _Job(action, writes, trio.lowlevel.current_task())
+        self._waiting.append(job)
+        self._wake.set()
+
+        def abandon(_raise_cancel: Any) -> trio.lowlevel.Abort:
+            job.task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        result: T = await trio.lowlevel.wait_task_rescheduled(abandon)
+        return result
+
+    async def run(self) -> None:
+        """Serves jobs until it is cancelled; those that are left then fail as unavailable."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._current = self._take()
+                if not self._waiting:
+                    self._wake = trio.Event()
+                if self._current:
+                    await trio.to_thread.run_sync(self._run_batch, self._current, limiter=self._limiter)
+                for job in self._current:
+                    assert job.outcome is not None
+                    job.finish(job.outcome)
+        finally:
+            self._closed = True
+            for job in (*self._current, *self._waiting):
+                job.finish(Error(self._gone()))
+
+    def _take(self) -> list[_Job]:
+        batch: list[_Job] = []
+        while self._waiting and len(batch) < _MAX_BATCH:
+            job = self._waiting.popleft()
+            if job.task is not None:
+                batch.append(job)
+        return batch
+
+    def _run_batch(self, batch: list[_Job]) -> None:
+        """Blocks. Gives every job its outcome."""
+        connection = self._connection
+        try:
+            self._restart_clock()
+            if any(job.writes for job in batch):
+                connection.execute("BEGIN IMMEDIATE")
+            for job in batch:
+                self._run_job(job)
+            if connection.in_transaction:
+                self._restart_clock()
+                connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            for job in batch:
+                job.outcome = Error(translate(error, self._options))
+
+    def _run_job(self, job: _Job) -> None:
+        """An error of the job's own stays with it; one that ended the transaction is everybody's and is
+        raised.
+        """
+        was_open = self._connection.in_transaction
+        self._restart_clock()
+        try:
+            job.outcome = Value(job.action(self._connection))
+        except sqlite3.Error as error:
+            if was_open and not self._connection.in_transaction:
+                raise
+            job.outcome = Error(translate(error, self._options))
+        except MeshError as error:
+            job.outcome = Error(error)
+        except Exception as error:  # a mistake in one job must not take its neighbours down
+            job.outcome = Error(StateError(f"{type(error).__name__}: {error}"))
+
+    def _restart_clock(self) -> None:
+        self._deadline = time.monotonic() + self._options.timeout.total_seconds()
+
+    def _is_late(self) -> bool:
+        """SQLite asks this every so many steps; True interrupts the statement."""
+        return time.monotonic() > self._deadline
+
+    def _gone(self) -> ComponentUnavailable:
+        return ComponentUnavailable(f"sqlite database {self._options.connection_string} is closed")
+
+
+def _open_connections(options: Options) -> list[sqlite3.Connection]:
+    """The writer and, where readers need not wait for it, a reader. Blocks."""
+    location = locate(options.connection_string)
+    connections: list[sqlite3.Connection] = []
+    try:
+        connections.append(connect(options))
+        if not location.read_only:
+            migrate(connections[0], options)
+        if not (location.in_memory or location.read_only or options.disable_wal):
+            connections.append(connect(options))
+    except BaseException:
+        for connection in connections:
+            connection.close()
+        raise
+    return connections
+
+
+@asynccontextmanager
+async def open_workers(options: Options) -> AsyncIterator[tuple[Worker, Worker]]:
+    """The reading and the writing worker, which may be one and the same; their `run` is the caller's to
+    start.
+    """
+    try:
+        connections = await trio.to_thread.run_sync(_open_connections, options)
+    except sqlite3.Error as error:
+        raise translate(error, options) from error
+    workers = [Worker(connection, options) for connection in connections]
+    try:
+        yield workers[-1], workers[0]
+    finally:
+        # Closing the last connection moves the log into the database; that is worth waiting for, within
+        # reason.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+            for connection in reversed(connections):
+                await trio.to_thread.run_sync(connection.close)
