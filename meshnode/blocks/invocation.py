@@ -14,11 +14,13 @@ from attrs import frozen
 from grpclib.const import Status
 
 from meshnode.app import AppChannel
+from meshnode.blocks.call import Call
 from meshnode.blocks.internalmetadata import CALLEE, CALLER, from_internal, to_internal
+from meshnode.blocks.scoped import scoped_app_call
 from meshnode.blocks.unary import call_unary
 from meshnode.cluster import Peers
 from meshnode.errors import ErrorInfoDetail, MeshError
-from meshnode.resiliency import Call, Policies, run
+from meshnode.resiliency import Policies
 from meshnode.telemetry.tracecontext import next_traceparent
 from meshnode.transport import GRPCError, HeaderBlock
 from meshnode.wire.dapr.proto.common import v1 as common
@@ -87,13 +89,11 @@ class Invocation:
     async def invoke(self, request: runtime.InvokeServiceRequest, headers: HeaderBlock, call: Call) -> Invoked:
         """Call a method of another application, or of one's own. Raises what the caller is to see."""
         message = request.message or common.InvokeRequest()
-        policy = self._policies.for_app(request.id, message.method)
-
         async def attempt() -> Invoked:
             return await self._attempt(request.id, message, headers, call)
 
         try:
-            return await run(policy, attempt, call)
+            return await scoped_app_call(self._policies, request.id, message.method, attempt, call)
         except MeshError as error:
             if error.code in (Status.DEADLINE_EXCEEDED, Status.CANCELLED, Status.UNKNOWN):
                 raise

@@ -16,10 +16,12 @@ import trio
 from grpclib.const import Status
 
 from meshnode.app import AppChannel
+from meshnode.blocks.call import Call
 from meshnode.blocks.invocation import Target, parse_target
+from meshnode.blocks.scoped import scoped_stream
 from meshnode.cluster import Peer, Peers
 from meshnode.errors import MeshError
-from meshnode.resiliency import Call, Policies, run_stream
+from meshnode.resiliency import Policies
 from meshnode.telemetry.tracecontext import next_traceparent
 from meshnode.transport import Channel, GRPCError, HeaderBlock, RawCall, RawClientCall, rules
 
@@ -119,7 +121,6 @@ class Proxy:
         if target == self._own:
             await self._to_application(raw, self._own_id)
             return
-        policy = self._policies.for_app(name, raw.path)
         requests = _Requests(raw)
         await requests.read()
 
@@ -129,7 +130,7 @@ class Proxy:
                 await self._exchange(raw, requests, peer.channel, self._to_peer(raw, peer, target), commit)
 
         try:
-            await run_stream(policy, attempt, call, replayable=lambda: requests.replayable)
+            await scoped_stream(self._policies, name, raw.path, attempt, call, lambda: requests.replayable)
         except _CalleeFailed as failed:
             await raw.respond(failed.headers, None, failed.trailers)
 

@@ -1,0 +1,116 @@
+"""What a node does where nobody told it otherwise: the embedded state store, name resolution on one machine; and what it refuses."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from meshnode.config import Component, Configuration, MetadataItem, Resources, Source
+from meshnode.config.nodeoptions import NodeOptions
+from meshnode.errors import ConfigError, Problem
+from meshnode.interfaces import Driver, DriverContext, NameResolver
+from meshnode.registry import Registry, load_options
+
+__all__ = ["Naming", "embedded_store", "name_resolution", "refuse_http_endpoints"]
+
+_STORE = "statestore"
+_LOOPBACK = "127.0.0.1"
+_LOCAL_RESOLVERS = ("nameresolution.sqlite",)
+"""Resolvers whose answers are only ever used on this machine: nodes then meet on loopback."""
+
+
+def embedded_store(options: NodeOptions, notes: list[str]) -> list[Component]:
+    """The state store of a node without any component: SQLite in the user's state folder."""
+    path = _state_dir(options) / f"{_STORE}.db"
+    notes.append(f"no components are configured: '{_STORE}' is an embedded SQLite store in {path}")
+    item = MetadataItem(name="connectionString", value=str(path))
+    return [Component(name=_STORE, type="state.sqlite", version="v1", metadata=(item,), source=Source("(embedded default)", 0))]
+
+
+@frozen
+class Naming:
+    """The name resolution of a node, chosen and checked, not yet open."""
+
+    driver: Driver[NameResolver]
+    options: Any
+    host: str
+    """The address under which other nodes find this one; `bind_address` is where it listens."""
+    bind_address: str
+    context: Callable[[Callable[[], float], random.Random], DriverContext]
+
+    def announced(self, listening: str) -> str:
+        """What goes into the registry for a server that listens there."""
+        if listening.startswith("unix:"):
+            return listening
+        return f"{self.host}:{listening.rpartition(':')[2]}"
+
+    def open(self, wall: Callable[[], float], rng: random.Random) -> AbstractAsyncContextManager[NameResolver]:
+        return self.driver.open(self.options, self.context(wall, rng))
+
+
+def name_resolution(resources: Resources, options: NodeOptions, registry: Registry) -> Naming:
+    """From the Configuration's `nameResolution`, or SQLite in the user's state folder. Raises `ConfigError`."""
+    chosen = _chosen(resources.configurations)
+    if chosen is None:
+        component, version, source = "sqlite", "v1", Source("(default name resolution)", 0)
+        configuration: dict[str, Any] = {}
+    else:
+        component, version, source = chosen.name_resolution.component, chosen.name_resolution.version or "v1", chosen.source
+        configuration = dict(chosen.name_resolution.configuration)
+    kind = f"nameresolution.{component}"
+    driver = registry.driver(kind, version, source)
+    if kind == "nameresolution.sqlite" and not {name.lower() for name in configuration} & {"connectionstring", "url"}:
+        configuration["connectionString"] = str(_state_dir(options) / "names.db")
+    loaded = load_options(driver.metadata, configuration, source, lenient=options.lenient)
+    local = kind in _LOCAL_RESOLVERS and options.host_ip is None
+    host = options.host_ip or (_LOOPBACK if local else _own_address())
+    bind = options.internal_listen_address or (_LOOPBACK if local else "0.0.0.0")
+
+    def context(wall: Callable[[], float], rng: random.Random) -> DriverContext:
+        return DriverContext(component, options.app_id, options.namespace, wall=wall, rng=rng)
+
+    return Naming(driver, loaded, host, bind, context)
+
+
+def refuse_http_endpoints(resources: Resources) -> None:
+    """A gRPC-only node calls no HTTP. Raises `ConfigError` for each HTTPEndpoint resource."""
+    problems = [
+        Problem(
+            "meshnode speaks gRPC only and calls no HTTP endpoints", one.source.file, one.source.line, f"HTTPEndpoint {one.name}",
+            "remove the resource; call the endpoint from the application, or put a gRPC service in front of it",
+        )
+        for one in resources.http_endpoints
+    ]  # fmt: skip
+    if problems:
+        raise ConfigError(problems)
+
+
+def _chosen(configurations: tuple[Configuration, ...]) -> Any:
+    return next((one for one in configurations if one.name_resolution is not None), None)
+
+
+def _state_dir(options: NodeOptions) -> Path:
+    if options.state_dir is not None:
+        path = options.state_dir
+    else:
+        import platformdirs
+
+        path = platformdirs.user_state_path("meshnode")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _own_address() -> str:
+    """The address of the interface that leads outside; nothing is sent to find it out."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return _LOOPBACK
+        return str(probe.getsockname()[0])
