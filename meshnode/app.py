@@ -1,7 +1,8 @@
 """The channel back into the application: invocations, proxied calls and, later, events.
 
-One gRPC channel to `app_channel_address:app_port`. Every call into the application passes here, so this is where the concurrency limit
-(`--app-max-concurrency`), the application's API token and its health are applied, once each.
+One gRPC channel to `app_channel_address:app_port`. Every call into the application passes here, so this is
+where the concurrency limit (`--app-max-concurrency`), the application's API token and its health are
+applied, once each.
 """
 
 from __future__ import annotations
@@ -40,11 +41,17 @@ class AppUnavailable(MeshError):
 class AppChannel:
     """The application beside this node.
 
-    `channel` None means that the node was started without `--app-port`. `healthy` is set by whoever probes the application.
+    `channel` None means that the node was started without `--app-port`. `healthy` is set by whoever probes
+    the application.
     """
 
     def __init__(
-        self, channel: Channel | None, *, address: str = "", token: str | None = None, max_concurrency: int | None = None
+        self,
+        channel: Channel | None,
+        *,
+        address: str = "",
+        token: str | None = None,
+        max_concurrency: int | None = None,
     ) -> None:
         self._channel = channel
         self.address = address
@@ -97,12 +104,16 @@ class AppChannel:
             await self._changed.wait()
 
     async def wait_ready(self) -> None:
-        """Return once the application's port accepts a connection; the channel's own backoff paces the attempts."""
+        """Return once the application's port accepts a connection; the channel's own backoff paces the
+        attempts.
+        """
         if self._channel is not None:
             await self._channel.wait_ready()
 
     async def probe(self, deadline: Deadline) -> bool:
-        """One health check: AppCallbackHealthCheck.HealthCheck, which an application without it fails, as in Dapr."""
+        """One health check: AppCallbackHealthCheck.HealthCheck, which an application without it fails, as in
+        Dapr.
+        """
         from meshnode.transport import GRPCError
         from meshnode.wire.dapr.proto.runtime import v1 as runtime
         from meshnode.wire.google.protobuf import Empty
@@ -116,11 +127,14 @@ class AppChannel:
         return True
 
 
-async def watch_application(app: AppChannel, probes: AppHealthOptions | None, on_ready: Callable[[], None]) -> None:
-    """Call `on_ready` once the application can be called, then probe its health for as long as the node lives.
+async def watch_application(
+    app: AppChannel, probes: AppHealthOptions | None, on_ready: Callable[[], None]
+) -> None:
+    """Call `on_ready` once the application can be called, then probe its health for as long as the node
+    lives.
 
-    As in Dapr the first successful probe makes it healthy, and `threshold` failed ones in a row make it unhealthy: calls are then refused
-    at the gate until a probe succeeds again.
+    As in Dapr the first successful probe makes it healthy, and `threshold` failed ones in a row make it
+    unhealthy: calls are then refused at the gate until a probe succeeds again.
     """
     if app.configured:
         _log.info("Waiting for the application on %s", app.address)

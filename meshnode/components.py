@@ -1,7 +1,9 @@
-"""Opening components: from a Component resource to a running driver, with its record for the metadata and admin APIs.
+"""Opening components: from a Component resource to a running driver, with its record for the metadata and
+admin APIs.
 
-Secret stores come first, because the others' `secretKeyRef` may need them. `initTimeout` bounds one opening, Dapr's built-in
-initialisation retries repeat it, and `ignoreErrors` lets the node start without the component.
+Secret stores come first, because the others' `secretKeyRef` may need them. `initTimeout` bounds one opening,
+Dapr's built-in initialisation retries repeat it, and `ignoreErrors` lets the node start without the
+component.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ class Planned:
 
 @frozen
 class Opened:
-    """A component after its opening. `instance` is None when it failed and `ignoreErrors` let the node go on."""
+    """A component after its opening. `instance` is None when it failed and `ignoreErrors` let the node go
+    on.
+    """
 
     planned: Planned
     instance: Any
@@ -86,7 +90,9 @@ class ComponentHost:
         self._lenient = lenient
 
     def plan(self, components: Sequence[Component]) -> list[Planned]:
-        """The components that this node loads, secret stores first. Raises `ConfigError` with every unknown type."""
+        """The components that this node loads, secret stores first. Raises `ConfigError` with every unknown
+        type.
+        """
         planned: list[Planned] = []
         problems: list[Problem] = []
         for component in components:
@@ -145,14 +151,20 @@ class ComponentHost:
         self, nursery: trio.Nursery, one: Planned, secrets: Mapping[str, SecretStore], running: list[_Running]
     ) -> Opened:
         component = one.component
-        pairs = await resolve_metadata(component, secrets, self._env, app_id=self._app_id, namespace=self._namespace)
+        pairs = await resolve_metadata(
+            component, secrets, self._env, app_id=self._app_id, namespace=self._namespace
+        )
         reserved = {name: value for name, value in pairs if name in RESERVED_METADATA}
         options = load_options(
             one.driver.metadata, pairs, component.source, reserved=RESERVED_METADATA, lenient=self._lenient
         )
         log = logging.getLogger(f"meshnode.driver.{component.type}")
         context = DriverContext(component.name, self._app_id, self._namespace, log, self._wall, self._rng)
-        names = {item.name: item.secret_key_ref.name for item in component.metadata if item.secret_key_ref is not None}
+        names = {
+            item.name: item.secret_key_ref.name
+            for item in component.metadata
+            if item.secret_key_ref is not None
+        }
 
         async def attempt() -> Any:
             this = _Running()
@@ -182,9 +194,16 @@ class _Running:
 
 
 async def _run_component(
-    one: Planned, options: Any, context: DriverContext, running: _Running, *, task_status: trio.TaskStatus[Any]
+    one: Planned,
+    options: Any,
+    context: DriverContext,
+    running: _Running,
+    *,
+    task_status: trio.TaskStatus[Any],
 ) -> None:
-    """The task that holds a driver open. Its scope bounds only the opening: a scope left before what was opened in it would be wrong."""
+    """The task that holds a driver open. Its scope bounds only the opening: a scope left before what was
+    opened in it would be wrong.
+    """
     component = one.component
     opened = False
     try:
@@ -202,6 +221,12 @@ async def _run_component(
         if not opened:
             raise
         # What a driver does in the background must not take the node down; its calls report their own errors.
-        _log.error("Component %s (%s) failed while running: %s", component.name, component.type, error, exc_info=error)
+        _log.error(
+            "Component %s (%s) failed while running: %s",
+            component.name,
+            component.type,
+            error,
+            exc_info=error,
+        )
     finally:
         running.closed.set()

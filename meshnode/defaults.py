@@ -1,4 +1,6 @@
-"""What a node does where nobody told it otherwise: the embedded state store, name resolution on one machine; and what it refuses."""
+"""What a node does where nobody told it otherwise: the embedded state store, name resolution on one machine;
+and what it refuses.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,15 @@ def embedded_store(options: NodeOptions, notes: list[str]) -> list[Component]:
     path = _state_dir(options) / f"{_STORE}.db"
     notes.append(f"no components are configured: '{_STORE}' is an embedded SQLite store in {path}")
     item = MetadataItem(name="connectionString", value=str(path))
-    return [Component(name=_STORE, type="state.sqlite", version="v1", metadata=(item,), source=Source("(embedded default)", 0))]
+    return [
+        Component(
+            name=_STORE,
+            type="state.sqlite",
+            version="v1",
+            metadata=(item,),
+            source=Source("(embedded default)", 0),
+        )
+    ]
 
 
 @frozen
@@ -50,22 +60,33 @@ class Naming:
             return listening
         return f"{self.host}:{listening.rpartition(':')[2]}"
 
-    def open(self, wall: Callable[[], float], rng: random.Random) -> AbstractAsyncContextManager[NameResolver]:
+    def open(
+        self, wall: Callable[[], float], rng: random.Random
+    ) -> AbstractAsyncContextManager[NameResolver]:
         return self.driver.open(self.options, self.context(wall, rng))
 
 
 def name_resolution(resources: Resources, options: NodeOptions, registry: Registry) -> Naming:
-    """From the Configuration's `nameResolution`, or SQLite in the user's state folder. Raises `ConfigError`."""
+    """From the Configuration's `nameResolution`, or SQLite in the user's state folder. Raises
+    `ConfigError`.
+    """
     chosen = _chosen(resources.configurations)
     if chosen is None:
         component, version, source = "sqlite", "v1", Source("(default name resolution)", 0)
         configuration: dict[str, Any] = {}
     else:
-        component, version, source = chosen.name_resolution.component, chosen.name_resolution.version or "v1", chosen.source
+        component, version, source = (
+            chosen.name_resolution.component,
+            chosen.name_resolution.version or "v1",
+            chosen.source,
+        )
         configuration = dict(chosen.name_resolution.configuration)
     kind = f"nameresolution.{component}"
     driver = registry.driver(kind, version, source)
-    if kind == "nameresolution.sqlite" and not {name.lower() for name in configuration} & {"connectionstring", "url"}:
+    if kind == "nameresolution.sqlite" and not {name.lower() for name in configuration} & {
+        "connectionstring",
+        "url",
+    }:
         configuration["connectionString"] = str(_state_dir(options) / "names.db")
     loaded = load_options(driver.metadata, configuration, source, lenient=options.lenient)
     local = kind in _LOCAL_RESOLVERS and options.host_ip is None

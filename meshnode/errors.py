@@ -1,7 +1,8 @@
 """The error tree.
 
-Every error that may reach a caller is a `MeshError`: it knows its gRPC status and the `google.rpc` details that travel with it
-(as plain values; `api/` encodes them). Reason codes and the domain are Dapr's, so that clients that look at them keep working.
+Every error that may reach a caller is a `MeshError`: it knows its gRPC status and the `google.rpc` details
+that travel with it (as plain values; `api/` encodes them). Reason codes and the domain are Dapr's, so that
+clients that look at them keep working.
 
 Imports nothing from meshnode. Drivers import this module and `meshnode.interfaces`, nothing else.
 """
@@ -124,7 +125,9 @@ class EtagInvalid(StateError):
 
 
 class BulkStateError(StateError):
-    """Some items of a bulk write failed: `failures` maps their positions in the request to what went wrong with each."""
+    """Some items of a bulk write failed: `failures` maps their positions in the request to what went wrong
+    with each.
+    """
 
     def __init__(self, failures: Mapping[int, StateError]) -> None:
         super().__init__("; ".join(dict.fromkeys(str(error) for error in failures.values())))

@@ -1,9 +1,10 @@
 """The composition root: configuration in, running node out. The only module that knows every other.
 
-Start: internal server, components, name resolution, API server, application, ready. Stop, the other way round: no new connections,
-NOT_SERVING, requests in flight finish within the grace period, what is left is cancelled, and a last log line says what happened to
-whom. `run_node` is a process's node with its logs and signals; `open_node` is the same node for whoever brings the surroundings: the
-in-process mesh of `meshnode.testing`.
+Start: internal server, components, name resolution, API server, application, ready. Stop, the other way
+round: no new connections, NOT_SERVING, requests in flight finish within the grace period, what is left is
+cancelled, and a last log line says what happened to whom. `run_node` is a process's node with its logs and
+signals; `open_node` is the same node for whoever brings the surroundings: the in-process mesh of
+`meshnode.testing`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from meshnode.cluster import Directory, open_peers
 from meshnode.components import ComponentHost, Opened
 from meshnode.config import Resources, load_resources
 from meshnode.config.nodeoptions import NodeOptions, NodeStarted
-from meshnode.defaults import embedded_store, name_resolution, refuse_http_endpoints
+from meshnode.defaults import Naming, embedded_store, name_resolution, refuse_http_endpoints
 from meshnode.interfaces import Instance
 from meshnode.registry import Registry
 from meshnode.resiliency import Policies
@@ -55,7 +56,11 @@ from meshnode.wire.meshnode.admin import v1 as admin
 __all__ = ["Node", "Surroundings", "open_node", "run_node"]
 
 _log = logging.getLogger("meshnode.node")
-_SERVICES = ("dapr.proto.runtime.v1.Dapr", "dapr.proto.internals.v1.ServiceInvocation", "meshnode.admin.v1.Admin")
+_SERVICES = (
+    "dapr.proto.runtime.v1.Dapr",
+    "dapr.proto.internals.v1.ServiceInvocation",
+    "meshnode.admin.v1.Admin",
+)
 Dial = Callable[[str], Awaitable[trio.abc.Stream]]
 
 
@@ -65,6 +70,8 @@ class Surroundings:
 
     listen: Callable[[str], Awaitable[Sequence[Listener]]] = open_listeners
     dial: Dial | None = None
+    naming: Naming | None = None
+    """Name resolution that is already chosen; None leaves it to the Configuration and the defaults."""
     wall: Callable[[], float] = time.time
     rng: random.Random = field(factory=random.Random)
     tail: LogTail = field(factory=LogTail)
@@ -72,7 +79,9 @@ class Surroundings:
 
 @final
 class Node:
-    """A running node. `started` says where it listens; `stop` begins its end from anywhere, `stopping` is set by then."""
+    """A running node. `started` says where it listens; `stop` begins its end from anywhere, `stopping` is
+    set by then.
+    """
 
     def __init__(
         self,
@@ -102,7 +111,9 @@ class Node:
         self.stopping.set()
 
     async def shut_down(self) -> None:
-        """Drain within the grace period and log the ledger. What is left when it returns is for the caller to cancel."""
+        """Drain within the grace period and log the ledger. What is left when it returns is for the caller
+        to cancel.
+        """
         await self._keep_serving()
         self._health.end_watches()
         self._tail.end_watches()
@@ -138,21 +149,22 @@ async def open_node(
     surroundings: Surroundings | None = None,
     on_app_ready: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Node]:
-    """The node, serving, for as long as the context is open. Leaving it cancels what is left; `Node.shut_down` first drains.
+    """The node, serving, for as long as the context is open. Leaving it cancels what is left;
+    `Node.shut_down` first drains.
 
-    Raises `ConfigError` for resources that cannot be used, `MeshError` for a component that cannot be reached, OSError for a port that is
-    taken.
+    Raises `ConfigError` for resources that cannot be used, `MeshError` for a component that cannot be
+    reached, OSError for a port that is taken.
     """
     around = surroundings or Surroundings()
     registry = registry or Registry.discover()
     refuse_http_endpoints(resources)
     policies = Policies.build(resources.resiliencies, options.app_id, options.namespace, rng=around.rng)
-    naming = name_resolution(resources, options, registry)
+    naming = around.naming or name_resolution(resources, options, registry)
     notes: list[str] = []
     components = list(resources.components) or embedded_store(options, notes)
     host = ComponentHost(
-        registry=registry, policies=policies, app_id=options.app_id, namespace=options.namespace, env=options.env,
-        wall=around.wall, rng=around.rng, lenient=options.lenient,
+        registry=registry, policies=policies, app_id=options.app_id, namespace=options.namespace,
+        env=options.env, wall=around.wall, rng=around.rng, lenient=options.lenient,
     )  # fmt: skip
     planned = host.plan(components)
     limits = _limits(options)
@@ -164,7 +176,9 @@ async def open_node(
         internal_address = naming.announced(internal_listeners[0].address)
         opened = await stack.enter_async_context(host.opened(planned))
         resolver = await stack.enter_async_context(naming.open(around.wall, around.rng))
-        peers = await stack.enter_async_context(open_peers(Directory(resolver), dial=around.dial, rng=around.rng, limits=limits))
+        peers = await stack.enter_async_context(
+            open_peers(Directory(resolver), dial=around.dial, rng=around.rng, limits=limits)
+        )
         app = await stack.enter_async_context(_open_app(options, around, limits))
 
         live, health = LiveCalls(), Health()
@@ -178,16 +192,21 @@ async def open_node(
         gate = Gate(live, TokenCheck(options.api_token or ""), api_logging=_api_logging(options, resources))
         inner_gate = Gate(live, TokenCheck(""))
 
-        dapr = DaprApi(invocation=invocation, state=state, query=StateQuery(state), metadata=metadata, gate=gate)
+        dapr = DaprApi(
+            invocation=invocation, state=state, query=StateQuery(state), metadata=metadata, gate=gate
+        )
         internal = InternalApi(invocation, inner_gate)
         api_listeners = await _api_listeners(options, around)
         started = NodeStarted(tuple(one.address for one in api_listeners), internal_address, tuple(notes))
         node_state = _NodeState(stopping)
         facts = NodeFacts(
             options.app_id, options.namespace, started.grpc_address, internal_address, node_state,
-            lambda: sum(server.connections for server in servers), around.wall(), options.app_health is not None,
+            lambda: sum(server.connections for server in servers), around.wall(), options.app_health is not
+            None,
         )  # fmt: skip
-        admin_api = AdminApi(facts=facts, metadata=metadata, app=app, policies=policies, live=live, tail=around.tail, gate=gate)
+        admin_api = AdminApi(
+            facts=facts, metadata=metadata, app=app, policies=policies, live=live, tail=around.tail, gate=gate
+        )
         api_handlers = [dapr.handlers(), admin_api.handlers(), health.handlers()]
         api_server = Server(
             [*api_handlers, Reflection(api_handlers).handlers()],
@@ -203,9 +222,17 @@ async def open_node(
 
         nursery = await stack.enter_async_context(_serving())
         await nursery.start(internal_server.serve, internal_listeners)
-        await stack.enter_async_context(resolver.announce(Instance(options.app_id, internal_address, options.namespace)))
+        await stack.enter_async_context(
+            resolver.announce(Instance(options.app_id, internal_address, options.namespace))
+        )
         await nursery.start(api_server.serve, api_listeners)
-        _log.info("meshnode %s for %s: API on %s, internal on %s", __version__, options.app_id, started.grpc_address, internal_address)
+        _log.info(
+            "meshnode %s for %s: API on %s, internal on %s",
+            __version__,
+            options.app_id,
+            started.grpc_address,
+            internal_address,
+        )
         for note in notes:
             _log.info("%s", note)
 
@@ -216,8 +243,8 @@ async def open_node(
 
         nursery.start_soon(watch_application, app, options.app_health, ready)
         yield Node(
-            options=options, started=started, health=health, live=live, policies=policies, servers=servers, app=app,
-            tail=around.tail, stopping=stopping,
+            options=options, started=started, health=health, live=live, policies=policies, servers=servers,
+            app=app, tail=around.tail, stopping=stopping,
         )  # fmt: skip
 
 
@@ -246,8 +273,12 @@ async def _open_app(options: NodeOptions, around: Surroundings, limits: Limits) 
         return
     address = _join(options.app_channel_address, options.app_port)
     target: Any = address if around.dial is None else partial(around.dial, address)
-    async with open_channel(target, ssl=_unverified_tls() if options.app_tls else None, authority=address, limits=limits) as channel:
-        yield AppChannel(channel, address=address, token=options.app_api_token, max_concurrency=options.app_max_concurrency)
+    async with open_channel(
+        target, ssl=_unverified_tls() if options.app_tls else None, authority=address, limits=limits
+    ) as channel:
+        yield AppChannel(
+            channel, address=address, token=options.app_api_token, max_concurrency=options.app_max_concurrency
+        )
 
 
 def _unverified_tls() -> Any:
@@ -277,7 +308,8 @@ async def _api_listeners(options: NodeOptions, around: Surroundings) -> list[Lis
     if options.unix_domain_socket is not None:
         path = options.unix_domain_socket / f"dapr-{options.app_id}-grpc.socket"
         return list(await around.listen(f"unix:{path}"))
-    # Loopback by default, as Dapr's injector sets it in a pod: the API is for the application beside the node.
+    # Loopback by default, as Dapr's injector sets it in a pod: the API is for the application beside the
+    # node.
     addresses = options.listen_addresses or ("127.0.0.1",)
     found: list[Listener] = []
     port = options.grpc_port
@@ -306,15 +338,21 @@ def _api_logging(options: NodeOptions, resources: Resources) -> bool:
     return any(one.api_logging for one in resources.configurations)
 
 
-def _metadata(options: NodeOptions, resources: Resources, opened: Sequence[Opened], shutdown: Callable[[], None]) -> NodeMetadata:
+def _metadata(
+    options: NodeOptions, resources: Resources, opened: Sequence[Opened], shutdown: Callable[[], None]
+) -> NodeMetadata:
     records = []
     for one in opened:
         component = one.planned.component
         features = getattr(one.instance, "features", frozenset())
         records.append(
             ComponentRecord(
-                component.name, component.type, component.version, sorted(feature.value for feature in features),
-                "failed" if one.instance is None else "ready", one.error,
+                component.name,
+                component.type,
+                component.version,
+                sorted(feature.value for feature in features),
+                "failed" if one.instance is None else "ready",
+                one.error,
             )  # fmt: skip
         )
     connection = None
@@ -345,7 +383,9 @@ async def run_node(
     tail = LogTail()
     with _logs(options, tail), trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         resources = load_resources((*options.resources_paths, *options.config_paths), lenient=options.lenient)
-        async with open_node(options, resources, surroundings=Surroundings(tail=tail), on_app_ready=on_app_ready) as node:
+        async with open_node(
+            options, resources, surroundings=Surroundings(tail=tail), on_app_ready=on_app_ready
+        ) as node:
             task_status.started(node.started)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_stop_on_signal, signals, node, nursery.cancel_scope)

@@ -72,7 +72,9 @@ class AdminApi:
         }
         return bind(admin.AdminBase(), implementations, self._gate)
 
-    async def _get_status(self, request: admin.GetStatusRequest, stream: ServerStream, call: Call) -> admin.NodeStatus:
+    async def _get_status(
+        self, request: admin.GetStatusRequest, stream: ServerStream, call: Call
+    ) -> admin.NodeStatus:
         facts = self._facts
         return admin.NodeStatus(
             app_id=facts.app_id,
@@ -86,7 +88,9 @@ class AdminApi:
             app_address=self._app.address,
             app_healthy=self._app.healthy if facts.health_checked else None,
             components=[
-                admin.ComponentStatus(name=one.name, type=one.type, version=one.version, state=one.state, message=one.message)
+                admin.ComponentStatus(
+                    name=one.name, type=one.type, version=one.version, state=one.state, message=one.message
+                )
                 for one in self._metadata.components
             ],
             in_flight=max(0, len(self._live) - 1),  # this call is not news to its caller
@@ -99,15 +103,21 @@ class AdminApi:
     ) -> admin.ListRequestsResponse:
         now = trio.current_time()
         found = [live_request(one, now) for one in self._live if one is not call]
-        wanted = [one for one in found if any(request.filter in text for text in (one.method, one.peer, one.target))]
+        wanted = [
+            one for one in found if any(request.filter in text for text in (one.method, one.peer, one.target))
+        ]
         return admin.ListRequestsResponse(requests=wanted)
 
     async def _list_breakers(
         self, request: admin.ListBreakersRequest, stream: ServerStream, call: Call
     ) -> admin.ListBreakersResponse:
-        return admin.ListBreakersResponse(breakers=[breaker_view(one) for one in self._policies.breakers(trio.current_time())])
+        return admin.ListBreakersResponse(
+            breakers=[breaker_view(one) for one in self._policies.breakers(trio.current_time())]
+        )
 
-    async def _explain(self, request: admin.ExplainRequest, stream: ServerStream, call: Call) -> admin.ExplainResponse:
+    async def _explain(
+        self, request: admin.ExplainRequest, stream: ServerStream, call: Call
+    ) -> admin.ExplainResponse:
         return explanation(self._policies, request)
 
     async def _stream_logs(self, request: admin.StreamLogsRequest, stream: ServerStream, call: Call) -> None:
@@ -132,5 +142,9 @@ class AdminApi:
 
 def _log_record(entry: LogEntry) -> admin.LogRecord:
     return admin.LogRecord(
-        time=entry.time, level=entry.level, scope=entry.scope, message=entry.message, fields=dict(entry.fields)
+        time=entry.time,
+        level=entry.level,
+        scope=entry.scope,
+        message=entry.message,
+        fields=dict(entry.fields),
     )

@@ -88,4 +88,6 @@ def explanation(policies: Policies, request: admin.ExplainRequest) -> admin.Expl
     target = f"{kind}/{request.name}"
     if kind == "component":
         target += f"/{request.direction or 'outbound'}"
-    return admin.ExplainResponse(lines=policies.explain(target, kind="Statestore" if kind == "component" else ""))
+    return admin.ExplainResponse(
+        lines=policies.explain(target, kind="Statestore" if kind == "component" else "")
+    )

@@ -1,4 +1,6 @@
-"""`dapr.proto.runtime.v1.Dapr`: the API that applications call. One delegating method per call; the work is in `blocks/`."""
+"""`dapr.proto.runtime.v1.Dapr`: the API that applications call. One delegating method per call; the work is
+in `blocks/`.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,19 @@ from meshnode.wire.google.protobuf import Empty
 
 __all__ = ["DaprApi"]
 
+
 @final
 class DaprApi:
     """Built once per node; `handlers` is what the API server serves."""
 
     def __init__(
-        self, *, invocation: Invocation, state: StateBlock, query: StateQuery, metadata: NodeMetadata, gate: Gate
+        self,
+        *,
+        invocation: Invocation,
+        state: StateBlock,
+        query: StateQuery,
+        metadata: NodeMetadata,
+        gate: Gate,
     ) -> None:
         self._invocation = invocation
         self._state = state
@@ -61,7 +70,9 @@ class DaprApi:
     ) -> runtime.GetMetadataResponse:
         return self._metadata.describe()
 
-    async def _set_metadata(self, request: runtime.SetMetadataRequest, stream: ServerStream, call: Call) -> Empty:
+    async def _set_metadata(
+        self, request: runtime.SetMetadataRequest, stream: ServerStream, call: Call
+    ) -> Empty:
         self._metadata.set(request.key, request.value)
         return Empty()
 

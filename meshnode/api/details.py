@@ -1,4 +1,6 @@
-"""The `google.rpc.Status` that travels in `grpc-status-details-bin`, from the plain values our errors carry."""
+"""The `google.rpc.Status` that travels in `grpc-status-details-bin`, from the plain values our errors
+carry.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def _pack(detail: ErrorInfoDetail | ResourceInfoDetail | BadRequestDetail) -> pr
             message: object = rpc.ErrorInfo(reason=reason, domain=domain, metadata=dict(metadata))
             name = "ErrorInfo"
         case ResourceInfoDetail(kind, resource, owner, description):
-            message = rpc.ResourceInfo(resource_type=kind, resource_name=resource, owner=owner, description=description)
+            message = rpc.ResourceInfo(
+                resource_type=kind, resource_name=resource, owner=owner, description=description
+            )
             name = "ResourceInfo"
         case BadRequestDetail(violations):
             listed = [rpc.BadRequestFieldViolation(field=at, description=what) for at, what in violations]

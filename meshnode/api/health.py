@@ -1,7 +1,7 @@
 """`grpc.health.v1.Health`: Check, List where asked, and Watch.
 
-The empty service name is the whole node. Watchers get the current status at once and each change after it; what a slow watcher missed in
-between it never sees, as the protocol allows.
+The empty service name is the whole node. Watchers get the current status at once and each change after it;
+what a slow watcher missed in between it never sees, as the protocol allows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _Serving = health.HealthCheckResponseServingStatus
 
 @final
 class Health:
-    """The state of the node and of each service it serves. Probes need no API token, as probes have none to show."""
+    """The state of the node and of each service it serves. Probes need no API token, as probes have none to
+    show.
+    """
 
     def __init__(self) -> None:
         self._services: dict[str, bool] = {"": False}
@@ -44,13 +46,17 @@ class Health:
         self._wake()
 
     def end_watches(self) -> None:
-        """The node shuts down: each watch ends after telling its watcher NOT_SERVING, so that draining need not wait for them."""
+        """The node shuts down: each watch ends after telling its watcher NOT_SERVING, so that draining need
+        not wait for them.
+        """
         self._over = True
         self.set_all(False)
 
     def handlers(self) -> Any:
         gate = Gate(LiveCalls(), TokenCheck(""))
-        return bind(health.HealthBase(), {"Check": self._check, "Watch": self._watch, "List": self._list}, gate)
+        return bind(
+            health.HealthBase(), {"Check": self._check, "Watch": self._watch, "List": self._list}, gate
+        )
 
     def _wake(self) -> None:
         self._changed.set()
@@ -62,14 +68,19 @@ class Health:
             return None
         return _Serving.SERVING if serving else _Serving.NOT_SERVING
 
-    async def _check(self, request: health.HealthCheckRequest, stream: ServerStream, call: Call) -> health.HealthCheckResponse:
+    async def _check(
+        self, request: health.HealthCheckRequest, stream: ServerStream, call: Call
+    ) -> health.HealthCheckResponse:
         status = self._status(request.service)
         if status is None:
             raise MeshError(f"unknown service {request.service}", status=Status.NOT_FOUND)
         return health.HealthCheckResponse(status=status)
 
     async def _list(self, request: Any, stream: ServerStream, call: Call) -> Any:
-        statuses = {name: health.HealthCheckResponse(status=self._status(name) or _Serving.UNKNOWN) for name in self._services}
+        statuses = {
+            name: health.HealthCheckResponse(status=self._status(name) or _Serving.UNKNOWN)
+            for name in self._services
+        }
         return health.HealthListResponse(statuses=statuses)
 
     async def _watch(self, request: health.HealthCheckRequest, stream: ServerStream, call: Call) -> None:

@@ -38,7 +38,9 @@ class InternalApi:
         return await self._invoke(request, call)
 
     async def _call_local_stream(self, _: None, stream: ServerStream, call: Call) -> None:
-        """CallLocal with the payloads in chunks: the first message carries the request, the rest only data, in order of `seq`."""
+        """CallLocal with the payloads in chunks: the first message carries the request, the rest only data,
+        in order of `seq`.
+        """
         request, data = await _collect(stream)
         inner = request.message or common.InvokeRequest()
         inner.data = protobuf.Any(type_url=inner.data.type_url if inner.data else "", value=data)
@@ -58,13 +60,17 @@ class InternalApi:
             )
             first = False
 
-    async def _invoke(self, request: internals.InternalInvokeRequest, call: Call) -> internals.InternalInvokeResponse:
+    async def _invoke(
+        self, request: internals.InternalInvokeRequest, call: Call
+    ) -> internals.InternalInvokeResponse:
         try:
             return await self._invocation.call_application(request, call)
         except InvalidArgument:
             raise
         except MeshError as error:
-            raise MeshError(f"error invoking app channel: {error}", *error.details, status=error.code) from error
+            raise MeshError(
+                f"error invoking app channel: {error}", *error.details, status=error.code
+            ) from error
 
 
 async def _collect(stream: ServerStream) -> tuple[internals.InternalInvokeRequest, bytes]:
@@ -80,7 +86,9 @@ async def _collect(stream: ServerStream) -> tuple[internals.InternalInvokeReques
             raise InvalidArgument("only the first message of CallLocalStream may carry a request")
         if message.payload is not None:
             if message.payload.seq != len(chunks):
-                raise InvalidArgument(f"chunk {message.payload.seq} of CallLocalStream came where {len(chunks)} was due")
+                raise InvalidArgument(
+                    f"chunk {message.payload.seq} of CallLocalStream came where {len(chunks)} was due"
+                )
             chunks.append(message.payload.data)
     if request is None:
         raise InvalidArgument("CallLocalStream ended without a request")

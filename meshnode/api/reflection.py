@@ -1,4 +1,6 @@
-"""`grpc.reflection.v1.ServerReflection`: what a node serves, for grpcurl and its like, from the descriptors of proto/."""
+"""`grpc.reflection.v1.ServerReflection`: what a node serves, for grpcurl and its like, from the descriptors
+of proto/.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ class Reflection:
 
     def __init__(self, servables: Sequence[Any]) -> None:
         paths = [path for one in servables for path in one.__mapping__()]
-        self._services = sorted({path.split("/")[1] for path in paths} | {"grpc.reflection.v1.ServerReflection"})
+        self._services = sorted(
+            {path.split("/")[1] for path in paths} | {"grpc.reflection.v1.ServerReflection"}
+        )
 
     def handlers(self) -> Any:
         gate = Gate(LiveCalls(), TokenCheck(""))
@@ -39,7 +43,9 @@ class Reflection:
     def _answer(self, request: reflection.ServerReflectionRequest) -> reflection.ServerReflectionResponse:
         if request.list_services is not None:
             listed = [reflection.ServiceResponse(name=name) for name in self._services]
-            return reflection.ServerReflectionResponse(list_services_response=reflection.ListServiceResponse(service=listed))
+            return reflection.ServerReflectionResponse(
+                list_services_response=reflection.ListServiceResponse(service=listed)
+            )
         if request.file_by_filename is not None:
             return _files(descriptors.file(request.file_by_filename), request.file_by_filename)
         if request.file_containing_symbol is not None:
@@ -58,5 +64,7 @@ def _files(files: list[bytes] | None, wanted: str) -> reflection.ServerReflectio
 
 
 def _not_found(wanted: str) -> reflection.ServerReflectionResponse:
-    error = reflection.ErrorResponse(error_code=Status.NOT_FOUND.value, error_message=f"{wanted} is not known here")
+    error = reflection.ErrorResponse(
+        error_code=Status.NOT_FOUND.value, error_message=f"{wanted} is not known here"
+    )
     return reflection.ServerReflectionResponse(error_response=error)

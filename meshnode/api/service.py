@@ -1,7 +1,8 @@
 """From a generated service base to the handlers that a server runs.
 
-Everything that is the same for each method happens here, once: the API token, the live view of the request, the API log. A method's implementation takes the decoded request, its stream (metadata, trailers, deadline) and
-the `Call`.
+Everything that is the same for each method happens here, once: the API token, the live view of the request,
+the API log. A method's implementation takes the decoded request, its stream (metadata, trailers, deadline)
+and the `Call`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _TOKEN = TOKEN_HEADER.encode()
 _log = logging.getLogger("meshnode.api")
 
 Implementation = Callable[[Any, ServerStream, Call], Awaitable[Any]]
-"""Takes (request, stream, call). A unary method returns its reply; a streaming one talks through the stream and gets None as request."""
+"""Takes (request, stream, call). A unary method returns its reply; a streaming one talks through the stream
+and gets None as request.
+"""
 
 
 class _Servable(Protocol):
@@ -62,8 +65,8 @@ class _Bound:
 def bind(base: _Servable, implementations: Mapping[str, Implementation], gate: Gate) -> _Bound:
     """Handlers for every method of a generated base.
 
-    `implementations` are by method name (`SaveState`); a method without one keeps the generated handler, which answers UNIMPLEMENTED and
-    names the block.
+    `implementations` are by method name (`SaveState`); a method without one keeps the generated handler,
+    which answers UNIMPLEMENTED and names the block.
     """
     mapping: dict[str, Handler] = {}
     for path, handler in base.__mapping__().items():
@@ -75,7 +78,9 @@ def bind(base: _Servable, implementations: Mapping[str, Implementation], gate: G
     return _Bound(mapping)
 
 
-def _unary(path: str, implementation: Implementation, gate: Gate) -> Callable[[ServerStream], Awaitable[None]]:
+def _unary(
+    path: str, implementation: Implementation, gate: Gate
+) -> Callable[[ServerStream], Awaitable[None]]:
     async def handle(stream: ServerStream) -> None:
         call = gate.enter(path, stream)
         try:
@@ -87,7 +92,9 @@ def _unary(path: str, implementation: Implementation, gate: Gate) -> Callable[[S
     return handle
 
 
-def _server_streaming(path: str, implementation: Implementation, gate: Gate) -> Callable[[ServerStream], Awaitable[None]]:
+def _server_streaming(
+    path: str, implementation: Implementation, gate: Gate
+) -> Callable[[ServerStream], Awaitable[None]]:
     async def handle(stream: ServerStream) -> None:
         call = gate.enter(path, stream)
         try:
@@ -98,7 +105,9 @@ def _server_streaming(path: str, implementation: Implementation, gate: Gate) -> 
     return handle
 
 
-def _streaming(path: str, implementation: Implementation, gate: Gate) -> Callable[[ServerStream], Awaitable[None]]:
+def _streaming(
+    path: str, implementation: Implementation, gate: Gate
+) -> Callable[[ServerStream], Awaitable[None]]:
     async def handle(stream: ServerStream) -> None:
         call = gate.enter(path, stream)
         try:

@@ -1,1 +1,3 @@
-"""The building blocks, one readable module each. They receive what they need by constructor and never import `api`, `node` or `cli`."""
+"""The building blocks, one readable module each. They receive what they need by constructor and never import
+`api`, `node` or `cli`.
+"""

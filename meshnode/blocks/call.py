@@ -1,4 +1,6 @@
-"""What the node knows of a request while it lives: who asked what, until when, and what its policies did. The admin API shows it."""
+"""What the node knows of a request while it lives: who asked what, until when, and what its policies did.
+The admin API shows it.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Automatic encryption of state values.
 
-The format is Dapr's: base64 of (12-byte nonce + AES-GCM ciphertext and tag), then `||` and the name of the key, which is the name of the
-secret it came from. `primaryEncryptionKey` encrypts; `secondaryEncryptionKey` still decrypts, so keys can be rotated. Keys are hex text
-of 16, 24 or 32 bytes. `cryptography` does the work.
+The format is Dapr's: base64 of (12-byte nonce + AES-GCM ciphertext and tag), then `||` and the name of the
+key, which is the name of the secret it came from. `primaryEncryptionKey` encrypts; `secondaryEncryptionKey`
+still decrypts, so keys can be rotated. Keys are hex text of 16, 24 or 32 bytes. `cryptography` does the work.
 """
 
 from __future__ import annotations

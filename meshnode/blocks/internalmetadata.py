@@ -1,6 +1,8 @@
-"""Metadata between the two forms it has on its way through `dapr.proto.internals.v1`: HTTP/2 header pairs and a map of string lists.
+"""Metadata between the two forms it has on its way through `dapr.proto.internals.v1`: HTTP/2 header pairs
+and a map of string lists.
 
-Inside the map binary values (`-bin` keys) are standard base64 text. Pure functions; the lists of names are gRPC's and Dapr's.
+Inside the map binary values (`-bin` keys) are standard base64 text. Pure functions; the lists of names are
+gRPC's and Dapr's.
 """
 
 from __future__ import annotations
@@ -16,8 +18,19 @@ __all__ = ["CALLEE", "CALLER", "from_internal", "to_internal"]
 CALLER = "dapr-caller-app-id"
 CALLEE = "dapr-callee-app-id"
 
-# Not the caller's to pass on: HTTP/2 and gRPC put their own on each hop, and a node's API token is between it and its application.
-_NOT_SENT = frozenset({"te", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "accept-encoding", "connection", "dapr-api-token"})
+# Not the caller's to pass on: HTTP/2 and gRPC put their own on each hop, and a node's API token is between
+# it and its application.
+_NOT_SENT = frozenset(
+    {
+        "te",
+        "grpc-timeout",
+        "grpc-encoding",
+        "grpc-accept-encoding",
+        "accept-encoding",
+        "connection",
+        "dapr-api-token",
+    }
+)
 _NOT_RECEIVED = _NOT_SENT | {
     "content-type", "content-length", "user-agent", "host", "destination-app-id", "grpc-status", "grpc-message",
     "grpc-status-details-bin", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade",
@@ -25,14 +38,17 @@ _NOT_RECEIVED = _NOT_SENT | {
 
 
 def to_internal(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, internals.ListStringValue]:
-    """Header pairs as they came off the wire -> the map that travels inside InternalInvokeRequest or -Response."""
+    """Header pairs as they came off the wire -> the map that travels inside InternalInvokeRequest or
+    -Response.
+    """
     found: dict[str, internals.ListStringValue] = {}
     for raw_name, raw_value in pairs:
         name = raw_name.decode("ascii")
         if name.startswith(":") or name in _NOT_SENT:
             continue
         value = raw_value.decode("utf-8", "replace")
-        # On the wire padding may be missing and several values may be joined by commas; in the map it is plain padded base64.
+        # On the wire padding may be missing and several values may be joined by commas; in the map it is
+        # plain padded base64.
         values = [_padded(part) for part in value.split(",")] if name.endswith("-bin") else [value]
         known = found.get(name)
         if known is None:

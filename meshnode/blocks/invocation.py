@@ -1,7 +1,9 @@
-"""Service invocation by `InvokeService`: the caller's side (resolve, scope, call the other node) and the callee's side (call the application).
+"""Service invocation by `InvokeService`: the caller's side (resolve, scope, call the other node) and the
+callee's side (call the application).
 
-Between nodes it is `dapr.proto.internals.v1.ServiceInvocation/CallLocal`, as daprd speaks it, so either side may be a daprd. What the
-application itself answers, its errors included, travels inside `InternalInvokeResponse.status`; an error of CallLocal itself is the mesh's.
+Between nodes it is `dapr.proto.internals.v1.ServiceInvocation/CallLocal`, as daprd speaks it, so either side
+may be a daprd. What the application itself answers, its errors included, travels inside
+`InternalInvokeResponse.status`; an error of CallLocal itself is the mesh's.
 """
 
 from __future__ import annotations
@@ -63,9 +65,13 @@ def parse_target(text: str, own_namespace: str) -> Target:
 
 
 class _AppFailed(GRPCError):
-    """The application answered with an error: what it sent goes back to the caller unchanged, unless a policy retries its code."""
+    """The application answered with an error: what it sent goes back to the caller unchanged, unless a
+    policy retries its code.
+    """
 
-    def __init__(self, status: Status, message: str, details: bytes | None, headers: list[Pair], trailers: list[Pair]) -> None:
+    def __init__(
+        self, status: Status, message: str, details: bytes | None, headers: list[Pair], trailers: list[Pair]
+    ) -> None:
         super().__init__(status, message, details)
         self.headers = headers
         self.trailers = trailers
@@ -76,7 +82,15 @@ class Invocation:
     """Both sides of InvokeService for one node."""
 
     def __init__(
-        self, *, app_id: str, namespace: str, app: AppChannel, peers: Peers, policies: Policies, rng: random.Random, host: str
+        self,
+        *,
+        app_id: str,
+        namespace: str,
+        app: AppChannel,
+        peers: Peers,
+        policies: Policies,
+        rng: random.Random,
+        host: str,
     ) -> None:
         self._own = Target(app_id, namespace)
         self._app = app
@@ -86,9 +100,12 @@ class Invocation:
         self._host = host
         self._host_name = socket.gethostname()
 
-    async def invoke(self, request: runtime.InvokeServiceRequest, headers: HeaderBlock, call: Call) -> Invoked:
+    async def invoke(
+        self, request: runtime.InvokeServiceRequest, headers: HeaderBlock, call: Call
+    ) -> Invoked:
         """Call a method of another application, or of one's own. Raises what the caller is to see."""
         message = request.message or common.InvokeRequest()
+
         async def attempt() -> Invoked:
             return await self._attempt(request.id, message, headers, call)
 
@@ -103,10 +120,14 @@ class Invocation:
                 raise
             raise _invoke_failed(request.id, error.message or error.status.name) from error
 
-    async def _attempt(self, to: str, message: common.InvokeRequest, headers: HeaderBlock, call: Call) -> Invoked:
+    async def _attempt(
+        self, to: str, message: common.InvokeRequest, headers: HeaderBlock, call: Call
+    ) -> Invoked:
         target = parse_target(to, self._own.namespace)
         metadata = self._metadata(target, headers)
-        inner = internals.InternalInvokeRequest(ver=internals.ApiVersion.V1, metadata=metadata, message=message)
+        inner = internals.InternalInvokeRequest(
+            ver=internals.ApiVersion.V1, metadata=metadata, message=message
+        )
         if target == self._own:
             response = await self.call_application(inner, call)
         else:
@@ -130,10 +151,16 @@ class Invocation:
             raise answer.error
         return internals.InternalInvokeResponse.parse(answer.message or b"")
 
-    async def call_application(self, request: internals.InternalInvokeRequest, call: Call) -> internals.InternalInvokeResponse:
-        """The callee's side: AppCallback.OnInvoke. Raises `AppUnavailable` and, when the application cannot be reached, `MeshError`."""
+    async def call_application(
+        self, request: internals.InternalInvokeRequest, call: Call
+    ) -> internals.InternalInvokeResponse:
+        """The callee's side: AppCallback.OnInvoke. Raises `AppUnavailable` and, when the application cannot
+        be reached, `MeshError`.
+        """
         if request.message is None:
-            raise MeshError("parsing InternalInvokeRequest error: Message field is nil", status=Status.INVALID_ARGUMENT)
+            raise MeshError(
+                "parsing InternalInvokeRequest error: Message field is nil", status=Status.INVALID_ARGUMENT
+            )
         extra = [*from_internal(request.metadata), *self._app.own_headers()]
         channel = self._app.channel
         async with self._app.admitted():
@@ -147,13 +174,17 @@ class Invocation:
         )
 
     def _metadata(self, target: Target, headers: HeaderBlock) -> dict[str, internals.ListStringValue]:
-        """What the callee learns: the caller's metadata, who called whom, and where it came through, as Dapr adds it."""
+        """What the callee learns: the caller's metadata, who called whom, and where it came through, as Dapr
+        adds it.
+        """
         one = internals.ListStringValue
         metadata = to_internal(headers)
         metadata[CALLER] = one(values=[self._own.app_id])
         metadata[CALLEE] = one(values=[target.app_id])
         metadata["destination-app-id"] = one(values=[target.app_id])
-        metadata["traceparent"] = one(values=[next_traceparent(headers.get(b"traceparent"), self._rng).decode()])
+        metadata["traceparent"] = one(
+            values=[next_traceparent(headers.get(b"traceparent"), self._rng).decode()]
+        )
         forwarded = f"host={self._host_name}"
         if self._host:
             metadata["x-forwarded-for"] = one(values=[self._host])
@@ -164,7 +195,11 @@ class Invocation:
 
 
 def _invoke_failed(app_id: str, cause: str) -> MeshError:
-    return MeshError(f"failed to invoke, id: {app_id}, err: {cause}", ErrorInfoDetail("ERR_DIRECT_INVOKE"), status=Status.INTERNAL)
+    return MeshError(
+        f"failed to invoke, id: {app_id}, err: {cause}",
+        ErrorInfoDetail("ERR_DIRECT_INVOKE"),
+        status=Status.INTERNAL,
+    )
 
 
 def _status(code: int) -> Status:

@@ -53,7 +53,9 @@ class NodeMetadata:
 
     def describe(self) -> runtime.GetMetadataResponse:
         listed = [
-            runtime.RegisteredComponents(name=one.name, type=one.type, version=one.version, capabilities=list(one.capabilities))
+            runtime.RegisteredComponents(
+                name=one.name, type=one.type, version=one.version, capabilities=list(one.capabilities)
+            )
             for one in self.components
             if one.state == "ready"
         ]
@@ -64,14 +66,18 @@ class NodeMetadata:
             app_connection_properties=self._connection,
             runtime_version=f"meshnode {__version__}",
             enabled_features=list(self._features),
-            actor_runtime=runtime.ActorRuntime(runtime_status=runtime.ActorRuntimeActorRuntimeStatus.DISABLED),
+            actor_runtime=runtime.ActorRuntime(
+                runtime_status=runtime.ActorRuntimeActorRuntimeStatus.DISABLED
+            ),
             resiliencies=[runtime.MetadataResiliency(name=name) for name in self._resiliencies],
         )
 
     def set(self, key: str, value: str) -> None:
         """Raises `InvalidArgument` for an empty key, and when there are too many."""
         if not key:
-            raise InvalidArgument("metadata key must not be empty", BadRequestDetail([("key", "must not be empty")]))
+            raise InvalidArgument(
+                "metadata key must not be empty", BadRequestDetail([("key", "must not be empty")])
+            )
         if key not in self._extended and len(self._extended) >= _MAX_EXTENDED:
             raise InvalidArgument(f"a node keeps at most {_MAX_EXTENDED} metadata entries")
         self._extended[key] = value

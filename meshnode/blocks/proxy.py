@@ -1,9 +1,11 @@
-"""Transparent proxying: any method with `dapr-app-id` in its metadata goes to that application, whatever its messages are.
+"""Transparent proxying: any method with `dapr-app-id` in its metadata goes to that application, whatever its
+messages are.
 
-Messages are never decoded. A call is unary or streaming as its messages show; nobody has to say `dapr-stream`. Everything up to the
-first response message may be repeated under the target's policy, with the request messages seen so far replayed; from then on the
-stream is the two applications' own, and neither retry nor attempt timeout touches it. Status, message, details and trailers of the
-callee go back as they came.
+Messages are never decoded. A call is unary or streaming as its messages show; nobody has to say
+`dapr-stream`. Everything up to the first response message may be repeated under the target's policy, with
+the request messages seen so far replayed; from then on the stream is the two applications' own, and neither
+retry nor attempt timeout touches it. Status, message, details and trailers of the callee go back as they
+came.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ __all__ = ["Proxy"]
 
 Pair = tuple[bytes, bytes]
 _REPLAY_LIMIT = 256 * 1024
-"""Bytes of request messages kept for a retry; a stream that sends more before its first answer is not repeated."""
+"""Bytes of request messages kept for a retry; a stream that sends more before its first answer is not
+repeated.
+"""
 
 # Replaced or dropped on each hop. The API token is between an application and its own node.
 _HOP = frozenset(
@@ -42,7 +46,9 @@ _HOP = frozenset(
 
 
 class _CalleeFailed(GRPCError):
-    """The callee ended the call with an error before its first message; `headers` and `trailers` are as it sent them."""
+    """The callee ended the call with an error before its first message; `headers` and `trailers` are as it
+    sent them.
+    """
 
     def __init__(self, error: GRPCError, headers: HeaderBlock, trailers: HeaderBlock) -> None:
         super().__init__(error.status, error.message, error.details)
@@ -52,7 +58,9 @@ class _CalleeFailed(GRPCError):
 
 @final
 class _Requests:
-    """The caller's messages; those read so far are kept, and can be sent again, for as long as a retry is possible."""
+    """The caller's messages; those read so far are kept, and can be sent again, for as long as a retry is
+    possible.
+    """
 
     __slots__ = ("_call", "_held", "_kept", "ended", "replayable")
 
@@ -64,7 +72,9 @@ class _Requests:
         self.replayable = True
 
     async def read(self) -> bytes | None:
-        """The next message off the wire, None after the last one. Cancelling it loses nothing: what was read is kept."""
+        """The next message off the wire, None after the last one. Cancelling it loses nothing: what was read
+        is kept.
+        """
         if self.ended:
             return None
         frame = await self._call.receive_frame()
@@ -96,10 +106,19 @@ class _Requests:
 
 @final
 class Proxy:
-    """The fallback of both of a node's servers: `from_application` on its API, `from_peer` on its internal server."""
+    """The fallback of both of a node's servers: `from_application` on its API, `from_peer` on its internal
+    server.
+    """
 
     def __init__(
-        self, *, app_id: str, namespace: str, app: AppChannel, peers: Peers, policies: Policies, rng: random.Random
+        self,
+        *,
+        app_id: str,
+        namespace: str,
+        app: AppChannel,
+        peers: Peers,
+        policies: Policies,
+        rng: random.Random,
     ) -> None:
         self._own = Target(app_id, namespace)
         self._own_id = app_id.encode()
@@ -109,12 +128,15 @@ class Proxy:
         self._rng = rng
 
     async def from_application(self, raw: RawCall, call: Call) -> None:
-        """A call that the application beside this node makes. Raises MeshError or GRPCError for what the caller is to see."""
+        """A call that the application beside this node makes. Raises MeshError or GRPCError for what the
+        caller is to see.
+        """
         to = raw.headers.get(b"dapr-app-id") or raw.headers.get(b"dapr-callee-app-id")
         if not to:
             # The SDKs recognise this sentence and fall back to an older method.
             raise MeshError(
-                "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found", status=Status.UNKNOWN
+                "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found",
+                status=Status.UNKNOWN,
             )
         name = to.decode("utf-8", "replace")
         target = parse_target(name, self._own.namespace)
@@ -139,11 +161,16 @@ class Proxy:
         to = raw.headers.get(b"dapr-callee-app-id") or raw.headers.get(b"dapr-app-id")
         if not to:
             raise MeshError(
-                "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found", status=Status.UNKNOWN
+                "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found",
+                status=Status.UNKNOWN,
             )
         if parse_target(to.decode("utf-8", "replace"), self._own.namespace).app_id != self._own.app_id:
-            # Its address book is out of date; UNAVAILABLE lets it look again. Passing the call on could go round in circles.
-            raise MeshError(f"this node serves {self._own.app_id}, not {to.decode(errors='replace')}", status=Status.UNAVAILABLE)
+            # Its address book is out of date; UNAVAILABLE lets it look again. Passing the call on could go
+            # round in circles.
+            raise MeshError(
+                f"this node serves {self._own.app_id}, not {to.decode(errors='replace')}",
+                status=Status.UNAVAILABLE,
+            )
         await self._to_application(raw, raw.headers.get(b"dapr-caller-app-id") or b"")
 
     async def _to_application(self, raw: RawCall, caller: bytes) -> None:
@@ -176,7 +203,12 @@ class Proxy:
         return headers
 
     async def _exchange(
-        self, raw: RawCall, requests: _Requests, channel: Channel, headers: list[Pair], commit: Callable[[], None]
+        self,
+        raw: RawCall,
+        requests: _Requests,
+        channel: Channel,
+        headers: list[Pair],
+        commit: Callable[[], None],
     ) -> None:
         """One attempt, from its request headers to its trailers. Leaving the call early resets it."""
         single = requests.single
@@ -190,7 +222,9 @@ class Proxy:
                 await self._answer(raw, requests, out, commit)
                 nursery.cancel_scope.cancel()  # the callee is done: nothing more of the caller's is wanted
 
-    async def _answer(self, raw: RawCall, requests: _Requests, out: RawClientCall, commit: Callable[[], None]) -> None:
+    async def _answer(
+        self, raw: RawCall, requests: _Requests, out: RawClientCall, commit: Callable[[], None]
+    ) -> None:
         headers = await out.headers()
         first = await out.receive_frame()
         if first is None:
@@ -225,7 +259,9 @@ async def _send_requests(requests: _Requests, out: RawClientCall) -> None:
 
 
 def _forwarded(raw: RawCall, authority: bytes, rng: random.Random) -> list[Pair]:
-    """The request's headers for the next hop: what is the hop's own replaced, the deadline shrunk, the rest as it came."""
+    """The request's headers for the next hop: what is the hop's own replaced, the deadline shrunk, the rest
+    as it came.
+    """
     incoming = raw.headers
     headers = [
         (b":method", b"POST"),

@@ -25,13 +25,15 @@ async def scoped(policy: Policy, operation: Callable[[], Awaitable[T]], call: Ca
 async def scoped_app_call(
     policies: Policies, app_id: str, method: str, operation: Callable[[], Awaitable[T]], call: Call
 ) -> T:
-    """Run a call on an application: under the user's policy, or else under the built-in retries, which only ever repeat a call that
-    surely reached nobody."""
+    """Run a call on an application: under the user's policy, or else under the built-in retries, which only
+    ever repeat a call that surely reached nobody."""
     policy = policies.for_app(app_id, method)
     if not policy.is_noop:
         return await run(policy, operation, deadline=call.ends, view=call.watched(policy.target))
     policy = policies.for_connection(app_id)
-    return await run(policy, operation, deadline=call.ends, retriable=_reached_nobody, view=call.watched(app_id))
+    return await run(
+        policy, operation, deadline=call.ends, retriable=_reached_nobody, view=call.watched(app_id)
+    )
 
 
 async def scoped_stream(
@@ -42,7 +44,9 @@ async def scoped_stream(
     call: Call,
     replayable: Callable[[], bool],
 ) -> T:
-    """As `scoped_app_call`, for a call that may be repeated until its first response message, and while its requests can be replayed."""
+    """As `scoped_app_call`, for a call that may be repeated until its first response message, and while its
+    requests can be replayed.
+    """
     policy = policies.for_app(app_id, method)
     if policy.is_noop:
         policy = policies.for_connection(app_id)

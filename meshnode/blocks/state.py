@@ -1,7 +1,8 @@
 """The state block: what `SaveState`, `GetState` and their kin do between the wire and a driver.
 
-Per store: the key prefix, encryption, the outbound resiliency policy, and the errors Dapr's clients know. It takes and returns wire
-messages, because a second set of value types would be copied into and out of on the hot path.
+Per store: the key prefix, encryption, the outbound resiliency policy, and the errors Dapr's clients know. It
+takes and returns wire messages, because a second set of value types would be copied into and out of on the
+hot path.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ _JSON = "application/json"
 
 @frozen
 class Store:
-    """One opened state store as the block sees it. `policy` is its outbound policy; None means none applies."""
+    """One opened state store as the block sees it. `policy` is its outbound policy; None means none
+    applies.
+    """
 
     name: str
     driver: StateStore
@@ -77,7 +80,9 @@ class StateBlock:
     async def get(self, request: runtime.GetStateRequest, call: Call) -> runtime.GetStateResponse:
         store = self.store(request.store_name)
         wanted = GetRequest(
-            store.prefix.apply(request.key), _CONSISTENCY.get(int(request.consistency), Consistency.UNSPECIFIED), request.metadata
+            store.prefix.apply(request.key),
+            _CONSISTENCY.get(int(request.consistency), Consistency.UNSPECIFIED),
+            request.metadata,
         )
         try:
             found = await scoped(store.policy, partial(store.driver.get, wanted), call)
@@ -90,13 +95,17 @@ class StateBlock:
             ) from error
         return runtime.GetStateResponse(data=data, etag=found.etag, metadata=dict(found.metadata))
 
-    async def bulk_get(self, request: runtime.GetBulkStateRequest, call: Call) -> runtime.GetBulkStateResponse:
+    async def bulk_get(
+        self, request: runtime.GetBulkStateRequest, call: Call
+    ) -> runtime.GetBulkStateResponse:
         store = self.store(request.store_name)
         wanted = [GetRequest(store.prefix.apply(key), metadata=request.metadata) for key in request.keys]
         if not wanted:
             return runtime.GetBulkStateResponse()
         try:
-            found = await scoped(store.policy, partial(store.driver.bulk_get, wanted, request.parallelism), call)
+            found = await scoped(
+                store.policy, partial(store.driver.bulk_get, wanted, request.parallelism), call
+            )
         except MeshError as error:
             raise _failed(
                 error, "ERR_STATE_BULK_GET", f"fail to get keys from state store {store.name}: {error}"
@@ -109,7 +118,9 @@ class StateBlock:
             elif answer.result is not None:
                 item.etag, item.metadata = answer.result.etag, dict(answer.result.metadata)
                 try:
-                    item.data = store.cipher.decrypt(answer.result.data) if store.cipher else answer.result.data
+                    item.data = (
+                        store.cipher.decrypt(answer.result.data) if store.cipher else answer.result.data
+                    )
                 except StateError as error:
                     item.error = str(error)
             items.append(item)
@@ -142,7 +153,9 @@ class StateBlock:
 
     async def bulk_delete(self, request: runtime.DeleteBulkStateRequest, call: Call) -> Empty:
         store = self.store(request.store_name)
-        removals = [_removal(store, item.key, item.etag, item.options, item.metadata) for item in request.states]
+        removals = [
+            _removal(store, item.key, item.etag, item.options, item.metadata) for item in request.states
+        ]
         try:
             if len(removals) == 1:
                 await scoped(store.policy, partial(store.driver.delete, removals[0]), call)
@@ -188,7 +201,9 @@ class StateBlock:
                 ErrorInfoDetail("DAPR_STATE_NOT_CONFIGURED", owner),
                 status=Status.FAILED_PRECONDITION,
             )
-        raise InvalidArgument(f"state store {name} is not found", ErrorInfoDetail("DAPR_STATE_NOT_FOUND", owner))
+        raise InvalidArgument(
+            f"state store {name} is not found", ErrorInfoDetail("DAPR_STATE_NOT_FOUND", owner)
+        )
 
     def stores(self) -> Iterable[Store]:
         return self._stores.values()
@@ -210,8 +225,12 @@ class StateBlock:
             key=store.prefix.apply(item.key),
             value=store.cipher.encrypt(value) if store.cipher else value,
             etag=item.etag.value if item.etag is not None else None,
-            concurrency=_CONCURRENCY.get(int(options.concurrency), Concurrency.UNSPECIFIED) if options else Concurrency.UNSPECIFIED,
-            consistency=_CONSISTENCY.get(int(options.consistency), Consistency.UNSPECIFIED) if options else Consistency.UNSPECIFIED,
+            concurrency=_CONCURRENCY.get(int(options.concurrency), Concurrency.UNSPECIFIED)
+            if options
+            else Concurrency.UNSPECIFIED,
+            consistency=_CONSISTENCY.get(int(options.consistency), Consistency.UNSPECIFIED)
+            if options
+            else Consistency.UNSPECIFIED,
             ttl=_ttl(item.metadata) if item.metadata else None,
             content_type=content_type,
             metadata=item.metadata,
@@ -243,14 +262,21 @@ def _removal(
     return DeleteRequest(
         key=store.prefix.apply(key),
         etag=etag.value if etag is not None else None,
-        concurrency=_CONCURRENCY.get(int(options.concurrency), Concurrency.UNSPECIFIED) if options else Concurrency.UNSPECIFIED,
-        consistency=_CONSISTENCY.get(int(options.consistency), Consistency.UNSPECIFIED) if options else Consistency.UNSPECIFIED,
+        concurrency=_CONCURRENCY.get(int(options.concurrency), Concurrency.UNSPECIFIED)
+        if options
+        else Concurrency.UNSPECIFIED,
+        consistency=_CONSISTENCY.get(int(options.consistency), Consistency.UNSPECIFIED)
+        if options
+        else Consistency.UNSPECIFIED,
         metadata=metadata,
     )
 
 
-async def _run_bulk(policy: Policy, operation: Callable[[Sequence[T]], Awaitable[None]], items: Sequence[T], call: Call) -> None:
-    """A bulk write under a policy: a retry repeats only the items that failed, and never one whose etag was refused.
+async def _run_bulk(
+    policy: Policy, operation: Callable[[Sequence[T]], Awaitable[None]], items: Sequence[T], call: Call
+) -> None:
+    """A bulk write under a policy: a retry repeats only the items that failed, and never one whose etag was
+    refused.
 
     Repeating an item that went through would find its own etag gone.
     """
@@ -261,7 +287,9 @@ async def _run_bulk(policy: Policy, operation: Callable[[Sequence[T]], Awaitable
         try:
             await operation(left)
         except BulkStateError as error:
-            final = {at: one for at, one in error.failures.items() if isinstance(one, EtagMismatch | EtagInvalid)}
+            final = {
+                at: one for at, one in error.failures.items() if isinstance(one, EtagMismatch | EtagInvalid)
+            }
             refused.extend(final.values())
             left[:] = [left[at] for at in sorted(error.failures) if at not in final]
             if left:

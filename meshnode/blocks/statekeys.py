@@ -1,7 +1,9 @@
-"""How a state key is prefixed in the store, so that applications sharing one store do not meet each other's keys.
+"""How a state key is prefixed in the store, so that applications sharing one store do not meet each other's
+keys.
 
-`keyPrefix` of the component: `appid` (the default), `name` (the component's), `namespace` (`namespace.appid`), `none`, or any other text,
-which is then the prefix itself. Prefix and key are joined by `||`, which for that reason may appear in neither.
+`keyPrefix` of the component: `appid` (the default), `name` (the component's), `namespace`
+(`namespace.appid`), `none`, or any other text, which is then the prefix itself. Prefix and key are joined by
+`||`, which for that reason may appear in neither.
 """
 
 from __future__ import annotations

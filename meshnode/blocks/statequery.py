@@ -1,6 +1,7 @@
 """QueryStateAlpha1: Dapr's JSON query, checked and handed to a store that can answer it.
 
-The query has `filter` (one of EQ, NEQ, GT, GTE, LT, LTE, IN, AND, OR), `sort` (a list of {key, order}) and `page` ({limit, token}).
+The query has `filter` (one of EQ, NEQ, GT, GTE, LT, LTE, IN, AND, OR), `sort` (a list of {key, order}) and
+`page` ({limit, token}).
 """
 
 from __future__ import annotations
@@ -43,13 +44,16 @@ class StateQuery:
         try:
             wanted = parse_query(request.query, store.prefix.text, request.metadata)
         except ValueError as error:
-            raise _failed(store, f"failed to parse JSON query body: {error}", Status.INVALID_ARGUMENT) from error
+            raise _failed(
+                store, f"failed to parse JSON query body: {error}", Status.INVALID_ARGUMENT
+            ) from error
         try:
             found = await scoped(store.policy, partial(store.driver.query, wanted), call)
         except MeshError as error:
             raise _failed(store, str(error)) from error
         items = [
-            runtime.QueryStateItem(key=store.prefix.strip(item.key), data=item.data, etag=item.etag) for item in found.items
+            runtime.QueryStateItem(key=store.prefix.strip(item.key), data=item.data, etag=item.etag)
+            for item in found.items
         ]
         return runtime.QueryStateResponse(results=items, token=found.token, metadata=dict(found.metadata))
 
@@ -91,7 +95,11 @@ def _check_filter(value: Any) -> None:
         if not isinstance(operand, dict) or len(operand) != 1:
             raise ValueError(f"{operator} takes one key and its value")
     elif operator == "IN":
-        if not isinstance(operand, dict) or len(operand) != 1 or not isinstance(next(iter(operand.values())), list):
+        if (
+            not isinstance(operand, dict)
+            or len(operand) != 1
+            or not isinstance(next(iter(operand.values())), list)
+        ):
             raise ValueError("IN takes one key and a list of values")
     elif operator in ("AND", "OR"):
         if not isinstance(operand, list) or len(operand) < 2:
@@ -99,7 +107,9 @@ def _check_filter(value: Any) -> None:
         for part in operand:
             _check_filter(part)
     else:
-        raise ValueError(f"unknown operator {operator!r}; there are {', '.join(_COMPARISONS)}, IN, AND and OR")
+        raise ValueError(
+            f"unknown operator {operator!r}; there are {', '.join(_COMPARISONS)}, IN, AND and OR"
+        )
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:

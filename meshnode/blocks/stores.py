@@ -16,8 +16,12 @@ __all__ = ["build_stores"]
 _PRIMARY, _SECONDARY = "primaryEncryptionKey", "secondaryEncryptionKey"
 
 
-def build_stores(opened: Sequence[Opened], policies: Policies, app_id: str, namespace: str) -> dict[str, Store]:
-    """The state stores among the components, by name. Raises `ConfigError` for a prefix or key that cannot be used."""
+def build_stores(
+    opened: Sequence[Opened], policies: Policies, app_id: str, namespace: str
+) -> dict[str, Store]:
+    """The state stores among the components, by name. Raises `ConfigError` for a prefix or key that cannot
+    be used.
+    """
     stores: dict[str, Store] = {}
     problems: list[Problem] = []
     for one in opened:
@@ -28,7 +32,9 @@ def build_stores(opened: Sequence[Opened], policies: Policies, app_id: str, name
             stores[name] = Store(
                 name=name,
                 driver=one.instance,
-                prefix=KeyPrefix(one.reserved.get("keyPrefix", ""), store=name, app_id=app_id, namespace=namespace),
+                prefix=KeyPrefix(
+                    one.reserved.get("keyPrefix", ""), store=name, app_id=app_id, namespace=namespace
+                ),
                 policy=policies.for_component(name, "Statestore"),
                 cipher=_cipher(name, one),
             )
@@ -44,15 +50,23 @@ def _cipher(store: str, one: Opened) -> ValueCipher | None:
     primary = one.reserved.get(_PRIMARY)
     if not primary:
         if one.reserved.get(_SECONDARY):
-            raise ValueError(f"{_SECONDARY} is given without {_PRIMARY}; name the key that encrypts as {_PRIMARY}")
+            raise ValueError(
+                f"{_SECONDARY} is given without {_PRIMARY}; name the key that encrypts as {_PRIMARY}"
+            )
         return None
     secondary = one.reserved.get(_SECONDARY)
-    return ValueCipher(store, _key(one, _PRIMARY, primary), _key(one, _SECONDARY, secondary) if secondary else None)
+    return ValueCipher(
+        store, _key(one, _PRIMARY, primary), _key(one, _SECONDARY, secondary) if secondary else None
+    )
 
 
 def _key(one: Opened, metadata_name: str, value: str) -> EncryptionKey:
-    """A key is known by the name of its secret, which is stored beside each value; so it has to come from one."""
+    """A key is known by the name of its secret, which is stored beside each value; so it has to come from
+    one.
+    """
     name = one.secret_names.get(metadata_name)
     if not name:
-        raise ValueError(f"{metadata_name} must come from a secret (secretKeyRef), whose name is stored beside each value")
+        raise ValueError(
+            f"{metadata_name} must come from a secret (secretKeyRef), whose name is stored beside each value"
+        )
     return EncryptionKey(name, value)

@@ -1,7 +1,8 @@
-"""One typed unary call over a channel's raw interface: what the node itself asks of other nodes and of its application.
+"""One typed unary call over a channel's raw interface: what the node itself asks of other nodes and of its
+application.
 
-It differs from the generated stubs in that it keeps what a node has to pass on: raw header and trailer pairs, and the encoded
-`google.rpc.Status` of a failure.
+It differs from the generated stubs in that it keeps what a node has to pass on: raw header and trailer
+pairs, and the encoded `google.rpc.Status` of a failure.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class _Message(Protocol):
 
 @frozen
 class Answer:
-    """How a call ended: `error` is None for OK; `message` is the encoded reply. Header and trailer pairs are as received."""
+    """How a call ended: `error` is None for OK; `message` is the encoded reply. Header and trailer pairs are
+    as received.
+    """
 
     error: GRPCError | None
     message: bytes | None
@@ -34,7 +37,9 @@ class Answer:
     trailers: Sequence[Pair]
 
 
-def request_headers(path: bytes, authority: bytes, deadline: Deadline | None, extra: Iterable[Pair] = ()) -> list[Pair]:
+def request_headers(
+    path: bytes, authority: bytes, deadline: Deadline | None, extra: Iterable[Pair] = ()
+) -> list[Pair]:
     """The header list of a gRPC request, in the order the specification asks for."""
     headers = [
         (b":method", b"POST"),
@@ -53,7 +58,9 @@ def request_headers(path: bytes, authority: bytes, deadline: Deadline | None, ex
 async def call_unary(
     channel: Channel, path: bytes, request: _Message, deadline: Deadline | None, extra: Iterable[Pair] = ()
 ) -> Answer:
-    """Make the call. Raises `ConnectionLost` when no answer came; a failure that the other side answered is an `Answer`."""
+    """Make the call. Raises `ConnectionLost` when no answer came; a failure that the other side answered is
+    an `Answer`.
+    """
     headers = request_headers(path, channel.authority, deadline, extra)
     response = await channel.unary_raw(headers, frame(bytes(request)))
     error = rules.result_of(response.trailers)

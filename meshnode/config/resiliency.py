@@ -1,4 +1,5 @@
-"""Frozen models of the Resiliency resource (dapr.io/v1alpha1, kind Resiliency), as loaded: names not resolved yet.
+"""Frozen models of the Resiliency resource (dapr.io/v1alpha1, kind Resiliency), as loaded: names not
+resolved yet.
 
 Durations are seconds (float). Policies are looked up by name in `policies`; targets name them.
 """
@@ -30,7 +31,9 @@ class Backoff(enum.Enum):
 
 @frozen
 class RetryMatching:
-    """Which gRPC codes are retried (`gRPCStatusCodes`: `1,2,5-7`) as a set of ints; None means all. `http_status_codes` is kept for round-trips only."""
+    """Which gRPC codes are retried (`gRPCStatusCodes`: `1,2,5-7`) as a set of ints; None means all.
+    `http_status_codes` is kept for round-trips only.
+    """
 
     grpc_codes: frozenset[int] | None = None
     http_status_codes: str = ""
@@ -38,7 +41,9 @@ class RetryMatching:
 
 @frozen
 class RetryPolicy:
-    """`duration` seconds between attempts (constant), `max_interval` the cap (exponential), `max_retries` -1 for ever."""
+    """`duration` seconds between attempts (constant), `max_interval` the cap (exponential), `max_retries` -1
+    for ever.
+    """
 
     policy: Backoff = Backoff.CONSTANT
     duration: float = 5.0
@@ -49,7 +54,9 @@ class RetryPolicy:
 
 @frozen
 class BreakerPolicy:
-    """`interval` 0 never clears counts while closed; `trip` is the CEL text, empty for Dapr's default `consecutiveFailures > 5`."""
+    """`interval` 0 never clears counts while closed; `trip` is the CEL text, empty for Dapr's default
+    `consecutiveFailures > 5`.
+    """
 
     max_requests: int = 1
     interval: float = 0.0
@@ -87,7 +94,9 @@ class ComponentTarget:
 
 @frozen
 class Resiliency:
-    """One Resiliency resource. `retry_budgets` is ours (DESIGN 5): target app id or component name -> share (0..1) of recent traffic."""
+    """One Resiliency resource. `retry_budgets` is ours (DESIGN 5): target app id or component name -> share
+    (0..1) of recent traffic.
+    """
 
     name: str
     namespace: str = ""

@@ -1,4 +1,5 @@
-"""What a driver author reads: one Protocol and its value types per kind of driver, and how a driver declares itself.
+"""What a driver author reads: one Protocol and its value types per kind of driver, and how a driver declares
+itself.
 
 May import `meshnode.errors` only.
 """

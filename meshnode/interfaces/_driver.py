@@ -1,8 +1,9 @@
 """How a driver declares itself: the object its entry point names.
 
-An entry point in the group of its kind (`meshnode.state`, `meshnode.nameresolution`, `meshnode.secretstores`, …) is named after the
-component type (`state.redis`) and points at a `Driver`. Its `open` takes the component's metadata, already parsed into the attrs class
-the driver declares, and is an async context manager: what it starts, it ends on exit.
+An entry point in the group of its kind (`meshnode.state`, `meshnode.nameresolution`,
+`meshnode.secretstores`, …) is named after the component type (`state.redis`) and points at a `Driver`. Its
+`open` takes the component's metadata, already parsed into the attrs class the driver declares, and is an
+async context manager: what it starts, it ends on exit.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ T_co = TypeVar("T_co", covariant=True)
 class DriverContext:
     """What the node tells a driver besides its metadata.
 
-    `wall` gives seconds since 1970 (never call `time.time()`), `rng` is the only source of chance: runs are reproducible that way.
+    `wall` gives seconds since 1970 (never call `time.time()`), `rng` is the only source of chance: runs are
+    reproducible that way.
     """
 
     component: str
@@ -40,8 +42,8 @@ class DriverContext:
 class Driver(Generic[T_co]):
     """A component type that can be opened.
 
-    `metadata` is an attrs class whose attributes are made with `option`; `needs_asyncio` asks for the node's trio-asyncio loop to be
-    running around `open` (and only then is it started).
+    `metadata` is an attrs class whose attributes are made with `option`; `needs_asyncio` asks for the node's
+    trio-asyncio loop to be running around `open` (and only then is it started).
     """
 
     type: str
@@ -63,9 +65,9 @@ def option(
 ) -> Any:
     """One metadata field of a component: an attrs attribute with its YAML name and documentation.
 
-    The attribute's annotation gives the type: `str`, `int`, `float`, `bool`, `timedelta` (durations such as `5s`, `1m30s`; a bare number
-    is seconds), `bytes` sizes as `int`, or one of these with `| None`. Without `default` the field is required. Names are matched
-    without regard to case, as Dapr does.
+    The attribute's annotation gives the type: `str`, `int`, `float`, `bool`, `timedelta` (durations such as
+    `5s`, `1m30s`; a bare number is seconds), `bytes` sizes as `int`, or one of these with `| None`. Without
+    `default` the field is required. Names are matched without regard to case, as Dapr does.
     """
     return field(
         default=default,

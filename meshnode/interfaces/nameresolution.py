@@ -13,7 +13,9 @@ __all__ = ["Instance", "NameResolver"]
 
 @frozen
 class Instance:
-    """One running node of an app id; `address` is `host:port` of its internal gRPC server (or `unix:/path`)."""
+    """One running node of an app id; `address` is `host:port` of its internal gRPC server (or
+    `unix:/path`).
+    """
 
     app_id: str
     address: str
@@ -29,7 +31,9 @@ class NameResolver(Protocol):
         ...
 
     async def resolve(self, app_id: str, namespace: str) -> Sequence[str]:
-        """All live addresses, each `host:port`; empty when none is known. Not cached here: the caller caches."""
+        """All live addresses, each `host:port`; empty when none is known. Not cached here: the caller
+        caches.
+        """
         ...
 
     @property

@@ -13,7 +13,9 @@ class SecretStore(Protocol):
     """What a secret-store driver yields."""
 
     async def get(self, name: str, metadata: Mapping[str, str]) -> Mapping[str, str]:
-        """The secret's key/value pairs (a single-valued secret has its own name as key). Raises `KeyError` when there is none."""
+        """The secret's key/value pairs (a single-valued secret has its own name as key). Raises `KeyError`
+        when there is none.
+        """
         ...
 
     async def bulk_get(self, metadata: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:

@@ -1,7 +1,8 @@
 """State stores: the Protocol and its value types.
 
-Keys arrive with their prefix already applied (`appid||key`); values are opaque bytes. An etag is a string that changes with each
-write of its key. Errors: `EtagMismatch`, `EtagInvalid`, `ComponentUnavailable` (worth a retry), `StateError` for the rest.
+Keys arrive with their prefix already applied (`appid||key`); values are opaque bytes. An etag is a string
+that changes with each write of its key. Errors: `EtagMismatch`, `EtagInvalid`, `ComponentUnavailable` (worth
+a retry), `StateError` for the rest.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Feature(enum.Enum):
 
 
 class Concurrency(enum.Enum):
-    """`FIRST_WRITE`: the etag given must still be the stored one, and without an etag the key must not exist. `LAST_WRITE`: etags are ignored unless given."""
+    """`FIRST_WRITE`: the etag given must still be the stored one, and without an etag the key must not
+    exist. `LAST_WRITE`: etags are ignored unless given.
+    """
 
     UNSPECIFIED = 0
     FIRST_WRITE = 1
@@ -75,7 +78,9 @@ class GetResult:
 
 @frozen
 class BulkGetResult:
-    """One key's answer in a bulk get: a value, nothing (`result` and `error` None), or an error of this key alone."""
+    """One key's answer in a bulk get: a value, nothing (`result` and `error` None), or an error of this key
+    alone.
+    """
 
     key: str
     result: GetResult | None = None
@@ -120,9 +125,11 @@ class SortKey:
 
 @frozen
 class QueryRequest:
-    """Dapr's state query: `filter` is the parsed JSON filter (`EQ`, `NEQ`, `GT`, `GTE`, `LT`, `LTE`, `IN`, `AND`, `OR`), or None for all.
+    """Dapr's state query: `filter` is the parsed JSON filter (`EQ`, `NEQ`, `GT`, `GTE`, `LT`, `LTE`, `IN`,
+    `AND`, `OR`), or None for all.
 
-    `limit` 0 means no limit; `token` is what the previous page returned. Only keys that begin with `key_prefix` are looked at.
+    `limit` 0 means no limit; `token` is what the previous page returned. Only keys that begin with
+    `key_prefix` are looked at.
     """
 
     filter: Mapping[str, Any] | None = None
@@ -149,7 +156,9 @@ class QueryResult:
 
 @runtime_checkable
 class StateStore(Protocol):
-    """What a state driver yields. All methods may be called concurrently; cancelling one leaves the store usable."""
+    """What a state driver yields. All methods may be called concurrently; cancelling one leaves the store
+    usable.
+    """
 
     @property
     def features(self) -> frozenset[Feature]: ...
@@ -163,7 +172,9 @@ class StateStore(Protocol):
     async def set(self, request: SetRequest) -> None: ...
 
     async def bulk_set(self, requests: Sequence[SetRequest]) -> None:
-        """Not a transaction: all are tried; failures are raised as one `ExceptionGroup` of `StateError` after the last, or alone if there was one."""
+        """Not a transaction: all are tried, then one `BulkStateError` names those that failed.
+        `ComponentUnavailable` when none can have been applied.
+        """
         ...
 
     async def delete(self, request: DeleteRequest) -> None: ...

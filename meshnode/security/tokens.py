@@ -1,6 +1,8 @@
-"""API tokens: what a caller of the node's API must show (`DAPR_API_TOKEN`), and what the node shows to its application (`APP_API_TOKEN`).
+"""API tokens: what a caller of the node's API must show (`DAPR_API_TOKEN`), and what the node shows to its
+application (`APP_API_TOKEN`).
 
-Both travel in the metadata key `dapr-api-token`. A call without the right one ends as the reference's does: UNAUTHENTICATED `Unauthorized`.
+Both travel in the metadata key `dapr-api-token`. A call without the right one ends as the reference's does:
+UNAUTHENTICATED `Unauthorized`.
 """
 
 from __future__ import annotations

@@ -78,7 +78,9 @@ def _logfmt(key: str, value: str) -> str:
 
 @final
 class LogTail(logging.Handler):
-    """Keeps the latest records and hands new ones to those who watch. A slow watcher loses records, never the node its time."""
+    """Keeps the latest records and hands new ones to those who watch. A slow watcher loses records, never
+    the node its time.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +119,9 @@ class LogTail(logging.Handler):
 
 
 def configure_logging(level: str, *, as_json: bool, app_id: str, instance: str, stream: TextIO) -> None:
-    """Send the `meshnode` loggers of this process to `stream` and nowhere else. Libraries keep Python's defaults."""
+    """Send the `meshnode` loggers of this process to `stream` and nowhere else. Libraries keep Python's
+    defaults.
+    """
     logger = logging.getLogger("meshnode")
     logger.handlers.clear()
     logger.setLevel(_LEVELS[level])

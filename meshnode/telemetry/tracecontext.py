@@ -1,6 +1,7 @@
 """W3C trace context: the `traceparent` header that every hop hands on.
 
-A hop keeps the trace id and puts its own span id in; without an incoming header it starts a trace. Source: W3C Trace Context, section 3.
+A hop keeps the trace id and puts its own span id in; without an incoming header it starts a trace. Source:
+W3C Trace Context, section 3.
 """
 
 from __future__ import annotations

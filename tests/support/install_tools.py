@@ -1,7 +1,9 @@
-"""Installs what the test suites need besides Python packages, each by its own ecosystem's client, into `.tools`.
+"""Installs what the test suites need besides Python packages, each by its own ecosystem's client, into
+`.tools`.
 
-What is already there is left alone; what cannot be had is named with the reason, and the tests that need it are skipped by name. Only
-`redis-server` goes into the system (from its packages), and only when we run as root.
+What is already there is left alone; what cannot be had is named with the reason, and the tests that need it
+are skipped by name. Only `redis-server` goes into the system (from its packages), and only when we run as
+root.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ class Unavailable(Exception):
 
 
 def run(command: Sequence[str], *, cwd: Path = ROOT, env: Mapping[str, str] | None = None) -> None:
-    result = subprocess.run(command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=900)
+    result = subprocess.run(
+        command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=900
+    )
     if result.returncode:
         tail = (result.stderr or result.stdout).strip().splitlines()[-1:]
         raise Unavailable(f"`{' '.join(command)}` failed: {' '.join(tail)}")
@@ -44,7 +48,10 @@ def redis() -> None:
         raise Unavailable("redis-server is not installed, and only root may install it")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     run(["apt-get", "update", "-qq"], env=quiet)
-    run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "redis-server", "redis-sentinel"], env=quiet)
+    run(
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "redis-server", "redis-sentinel"],
+        env=quiet,
+    )
 
 
 def h2spec() -> None:

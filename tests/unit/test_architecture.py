@@ -1,4 +1,6 @@
-"""The layers of the design: imports go down, never up, and drivers see nothing but the interfaces and the errors."""
+"""The layers of the design: imports go down, never up, and drivers see nothing but the interfaces and the
+errors.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ def test_imports_go_down() -> None:
             if pieces[0] != "meshnode" or len(pieces) < 2 or pieces[1].startswith("__"):
                 continue
             there = pieces[1]
-            allowed = there == here or (there in ONLY[here] if here in ONLY else LEVEL.get(there, 99) <= LEVEL[here])
+            allowed = there == here or (
+                there in ONLY[here] if here in ONLY else LEVEL.get(there, 99) <= LEVEL[here]
+            )
             if not allowed:
                 wrong.append(f"{path.relative_to(ROOT)}:{line}: {here} imports {name}")
     assert not wrong, "\n".join(wrong)
@@ -92,14 +96,18 @@ def test_drivers_see_only_interfaces_and_errors() -> None:
     wrong = []
     for path in sorted((ROOT / "drivers").rglob("*.py")):
         for line, name in imports(path):
-            if name.split(".")[0] == "meshnode" and not name.startswith(("meshnode.interfaces", "meshnode.errors")):
+            if name.split(".")[0] == "meshnode" and not name.startswith(
+                ("meshnode.interfaces", "meshnode.errors")
+            ):
                 wrong.append(f"{path.relative_to(ROOT)}:{line}: {name}")
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("forbidden", ["asyncio", "trio_asyncio"])
 def test_asyncio_stays_in_drivers(forbidden: str) -> None:
-    """The node opens the one loop; nothing else in meshnode touches asyncio, save stubs that are generated for asyncio users."""
+    """The node opens the one loop; nothing else in meshnode touches asyncio, save stubs that are generated
+    for asyncio users.
+    """
     allowed = {Path("meshnode/node.py")} if forbidden == "trio_asyncio" else set()
     found = [
         f"{path.relative_to(ROOT)}:{line}"
