@@ -1,8 +1,9 @@
 """What the well-known types of google.protobuf can do besides holding their fields.
 
 The generated classes of these types inherit the mixin of the same name. betterproto2 uses `from_wrapped` and
-`to_wrapped` where a field of such a type is a plain Python value, and `to_dict` and `from_dict` for their JSON forms.
-The mixins declare their attributes to type checkers only: betterproto2 evaluates annotations in the generated modules.
+`to_wrapped` where a field of such a type is a plain Python value, and `to_dict` and `from_dict` for their
+JSON forms. The mixins declare their attributes to type checkers only: betterproto2 evaluates annotations in
+the generated modules.
 
 May import: betterproto2.
 """
@@ -12,11 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self, TypeVar
 from typing import Any as AnyValue
 
 import betterproto2
-from typing_extensions import Self
 
 __all__ = [
     "Any",
@@ -35,6 +35,8 @@ __all__ = [
     "UInt64Value",
     "Value",
 ]
+
+T = TypeVar("T")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -300,8 +302,8 @@ def _fraction(nanos: int) -> str:
     return f".{digits}" if digits else ""
 
 
-def _from_mapping(cls: AnyValue, value: AnyValue, ignore_unknown_fields: bool) -> AnyValue:
-    return cls(**cls._from_dict_init(value, ignore_unknown_fields=ignore_unknown_fields))
+def _from_mapping(cls: type[T], value: AnyValue, ignore_unknown_fields: bool) -> T:
+    return cls(**cls._from_dict_init(value, ignore_unknown_fields=ignore_unknown_fields))  # type: ignore[attr-defined]
 
 
 def _pool() -> betterproto2.MessagePool:

@@ -1,14 +1,80 @@
-"""The base of the generated messages: betterproto2's, with encoding and decoding left to the generated codec.
+"""The base of the generated messages: betterproto2's, with the generated codec under encoding and decoding.
 
-May import: betterproto2.
+The codecs lie in modules of their own, one per .proto file, loaded when the first message of that file is
+encoded or decoded: a node that never touches a building block never loads its codec.
+
+May import: betterproto2, meshnode.wire._errors, meshnode.wire._runtime.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, ClassVar
+
 import betterproto2
+
+from ._errors import DecodeError
+from ._runtime import read_uint64
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = ["Message"]
 
 
 class Message(betterproto2.Message):
     """Base of every generated message."""
+
+    if TYPE_CHECKING:
+        # The module that replaces `__bytes__`, `parse` and `_merge` of this class by straight-line code.
+        _codec: ClassVar[str]
+
+    def __bytes__(self) -> bytes:
+        _load(type(self))
+        return bytes(self)
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Decode a message. Raises DecodeError when `data` is none of this type."""
+        _load(cls)
+        return cls.parse(data)
+
+    @classmethod
+    def _merge(cls, data: bytes, message: Any) -> Any:
+        _load(cls)
+        return cls._merge(data, message)
+
+    def load(self, stream: Any, size: int | None = None) -> Self:
+        """Merge an encoded message, read from `stream`, into this one.
+
+        `size` is its length; None reads all there is, betterproto2.SIZE_DELIMITED a length in front of it.
+        """
+        if size == betterproto2.SIZE_DELIMITED:
+            size = _read_size(stream)
+        data = stream.read() if size is None else stream.read(size)
+        if size is not None and len(data) != size:
+            raise DecodeError(f"the stream ended after {len(data)} of {size} bytes")
+        merged: Self = type(self)._merge(data, self)
+        return merged
+
+    def SerializeToString(self) -> bytes:  # noqa: N802 - the name that other libraries call
+        """The same as `bytes(message)`."""
+        return bytes(self)
+
+
+def _load(cls: type[Message]) -> None:
+    """Import the codec module of a class, which attaches itself to the classes of its file."""
+    before = cls.__bytes__
+    import_module(f"meshnode.wire.{cls._codec}")
+    if cls.__bytes__ is before:
+        raise TypeError(f"{cls.__name__} has no codec in meshnode.wire.{cls._codec}")
+
+
+def _read_size(stream: Any) -> int:
+    prefix = BytesIO()
+    while byte := stream.read(1):
+        prefix.write(byte)
+        if byte[0] < 128:
+            return read_uint64(prefix.getvalue(), 0)[0]
+    raise DecodeError("the stream ended before the message's length")

@@ -1,11 +1,12 @@
-"""What the generated client stubs and service bases stand on: the four call shapes, over grpclib's surface, on trio.
+"""What the generated stubs and service bases stand on: the four call shapes, over grpclib's surface, on trio.
 
-betterproto2's own bases need asyncio for bidirectional calls; these need nothing but trio. A stub's channel is
-anything with grpclib's `Channel.request(...)`; a handler's stream is anything with grpclib's server `Stream` surface.
+betterproto2's own bases need asyncio for bidirectional calls; these need nothing but trio. A stub's channel
+is anything with grpclib's `Channel.request(...)`; a handler's stream is anything with grpclib's server
+`Stream` surface.
 
-A call that streams is an async context manager around its responses, never an async generator: it may have a task of
-its own (which sends the requests while responses arrive), and a generator that yields inside a nursery breaks
-cancellation. Leaving the context ends the call, whatever state it is in.
+A call that streams is an async context manager around its responses, never an async generator: it may have a
+task of its own (which sends the requests while responses arrive), and a generator that yields inside a
+nursery breaks cancellation. Leaving the context ends the call, whatever state it is in.
 
 May import: grpclib.const, grpclib.exceptions, trio.
 """
@@ -30,7 +31,7 @@ MetadataLike: TypeAlias = "Mapping[str, str | bytes] | Collection[tuple[str, str
 RequestT = TypeVar("RequestT", bound="Message")
 ResponseT = TypeVar("ResponseT", bound="Message")
 
-# What sending raises when the far side has already ended the call. The reason arrives where responses are read.
+# What sending raises when the far side has already ended the call: the reason arrives with the responses.
 _CALL_ENDED = (
     GRPCError,
     ProtocolError,
@@ -92,7 +93,7 @@ class ServiceStub:
         )
         async with call as stream:
             await stream.send_message(request, end=True)
-            response = await stream.recv_message()
+            response: ResponseT | None = await stream.recv_message()
         return _present(response, route)
 
     @asynccontextmanager
@@ -128,7 +129,7 @@ class ServiceStub:
             route, Cardinality.STREAM_UNARY, request_type, response_type, timeout, deadline, metadata
         )
         async with _sending(call, requests) as stream:
-            response = await stream.recv_message()
+            response: ResponseT | None = await stream.recv_message()
         return _present(response, route)
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Write the generated modules, or with `--check` say which of them differ from what proto/ means."""
+"""Write the generated files, or with `--check` say which of them differ from what proto/ means."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ import sys
 from pathlib import Path
 
 from meshnode.wire._generate.classes import render_classes
+from meshnode.wire._generate.codec import render_codecs
 from meshnode.wire._generate.descriptors import WELL_KNOWN, describe, sources
+from meshnode.wire._generate.reflection import render_descriptors
+
+__all__ = ["differences", "main", "render"]
 
 _WIRE = Path(__file__).resolve().parents[1]
 _PROTO = _WIRE.parents[1] / "proto"
 
 
-def render() -> dict[Path, str]:
+def render() -> dict[Path, bytes]:
     """Every generated file with its content."""
     descriptor_set = describe(_PROTO, [*WELL_KNOWN, *sources(_PROTO)])
-    return {_WIRE / name: text for name, text in render_classes(descriptor_set).items()}
-
-
-def stale(wanted: dict[Path, str]) -> list[Path]:
-    """Generated files on disk that nothing generates any more."""
-    found = {
-        path
-        for path in _WIRE.rglob("*.py")
-        if not path.relative_to(_WIRE).parts[0].startswith("_") and path.parent.name != "__pycache__"
+    modules = render_classes(descriptor_set) | render_codecs(descriptor_set)
+    contents = {name: text.encode() for name, text in modules.items()}
+    return {
+        _WIRE / name: content for name, content in (contents | render_descriptors(descriptor_set)).items()
     }
-    return sorted(found - set(wanted))
+
+
+def differences(wanted: dict[Path, bytes]) -> tuple[list[Path], list[Path]]:
+    """The files whose content is not what is wanted, and those that nothing generates any more."""
+    changed = [path for path, content in wanted.items() if not path.exists() or path.read_bytes() != content]
+    # A generated module lies in the folder of its protobuf package, where nothing is written by hand.
+    packages = {path.relative_to(_WIRE).parts[0] for path in wanted if path.parent != _WIRE}
+    found = {path for package in packages for path in (_WIRE / package).rglob("*.py")}
+    return changed, sorted(found - set(wanted))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,20 +42,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, fail when a file differs")
     check = parser.parse_args(arguments).check
     wanted = render()
-    changed = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
-    gone = stale(wanted)
+    changed, gone = differences(wanted)
     for path in [*changed, *gone]:
-        print(
-            f"{'differs' if check else 'writing' if path in wanted else 'removing'}: {path.relative_to(_WIRE)}"
-        )
-    if not check:
-        for path in changed:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(wanted[path])
-        for path in gone:
-            path.unlink()
-        return 0
-    return 1 if changed or gone else 0
+        verb = "differs" if check else "writing" if path in wanted else "removing"
+        print(f"{verb}: {path.relative_to(_WIRE)}")
+    if check:
+        return 1 if changed or gone else 0
+    for path in changed:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(wanted[path])
+    for path in gone:
+        path.unlink()
+    return 0
 
 
 if __name__ == "__main__":

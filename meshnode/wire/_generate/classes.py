@@ -14,6 +14,8 @@ from betterproto2_compiler.lib.google.protobuf.compiler import CodeGeneratorRequ
 from betterproto2_compiler.plugin import parser
 from betterproto2_compiler.plugin.models import OutputTemplate
 
+from meshnode.wire._generate.model import codec_module
+
 __all__ = ["render_classes", "tidy"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -63,13 +65,16 @@ def _renderer() -> Callable[[OutputTemplate], str]:
         lstrip_blocks=True,
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701 - Python, not HTML
+        autoescape=False,
     )
     template = environment.get_template("module.py.j2")
 
     def render(output_file: OutputTemplate) -> str:
         code = template.render(
-            output_file=output_file, names=_exported(output_file), blocks=_blocks(output_file)
+            output_file=output_file,
+            names=_exported(output_file),
+            blocks=_blocks(output_file),
+            codecs={file.name: codec_module(file.package, file.name) for file in output_file.input_files},
         )
         return tidy(code)
 

@@ -1,4 +1,4 @@
-"""From proto/ to descriptors, with the protoc that grpcio-tools carries: no network, no installed compiler."""
+"""From proto/ to descriptors, with the protoc that grpcio-tools carries: nothing else is needed."""
 
 from __future__ import annotations
 

@@ -42,6 +42,8 @@ class NullValue(betterproto2.Enum):
 
 @dataclass(eq=False, repr=False)
 class Any(_known.Any, _Message):
+    _codec = "google.protobuf._codec_any"
+
     type_url: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     value: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -52,6 +54,8 @@ default_message_pool.register_message("google.protobuf", "Any", Any)
 
 @dataclass(eq=False, repr=False)
 class BoolValue(_known.BoolValue, _Message):
+    _codec = "google.protobuf._codec_wrappers"
+
     value: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
 
 
@@ -60,6 +64,8 @@ default_message_pool.register_message("google.protobuf", "BoolValue", BoolValue)
 
 @dataclass(eq=False, repr=False)
 class BytesValue(_known.BytesValue, _Message):
+    _codec = "google.protobuf._codec_wrappers"
+
     value: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
 
@@ -68,6 +74,8 @@ default_message_pool.register_message("google.protobuf", "BytesValue", BytesValu
 
 @dataclass(eq=False, repr=False)
 class DoubleValue(_known.DoubleValue, _Message):
+    _codec = "google.protobuf._codec_wrappers"
+
     value: "float" = betterproto2.field(1, betterproto2.TYPE_DOUBLE)
 
 
@@ -76,6 +84,8 @@ default_message_pool.register_message("google.protobuf", "DoubleValue", DoubleVa
 
 @dataclass(eq=False, repr=False)
 class Duration(_known.Duration, _Message):
+    _codec = "google.protobuf._codec_duration"
+
     seconds: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
 
     nanos: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
@@ -86,7 +96,7 @@ default_message_pool.register_message("google.protobuf", "Duration", Duration)
 
 @dataclass(eq=False, repr=False)
 class Empty(_Message):
-    pass
+    _codec = "google.protobuf._codec_empty"
 
 
 default_message_pool.register_message("google.protobuf", "Empty", Empty)
@@ -94,6 +104,8 @@ default_message_pool.register_message("google.protobuf", "Empty", Empty)
 
 @dataclass(eq=False, repr=False)
 class FieldMask(_Message):
+    _codec = "google.protobuf._codec_field_mask"
+
     paths: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
 
@@ -102,6 +114,8 @@ default_message_pool.register_message("google.protobuf", "FieldMask", FieldMask)
 
 @dataclass(eq=False, repr=False)
 class FloatValue(_known.FloatValue, _Message):
+    _codec = "google.protobuf._codec_wrappers"
+
     value: "float" = betterproto2.field(1, betterproto2.TYPE_FLOAT)
 
 
@@ -110,6 +124,8 @@ default_message_pool.register_message("google.protobuf", "FloatValue", FloatValu
 
 @dataclass(eq=False, repr=False)
 class Int32Value(_known.Int32Value, _Message):
+    _codec = "google.protobuf._codec_wrappers"
+
     value: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
 
@@ -118,6 +134,8 @@ default_message_pool.register_message("google.protobuf", "Int32Value", Int32Valu
 
 @dataclass(eq=False, repr=False)
 class Int64Value(_known.Int64Value, _Message):
+    _codec = "google.protobuf._codec_wrappers"
+
     value: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
 
 
@@ -126,6 +144,8 @@ default_message_pool.register_message("google.protobuf", "Int64Value", Int64Valu
 
 @dataclass(eq=False, repr=False)
 class ListValue(_known.ListValue, _Message):
+    _codec = "google.protobuf._codec_struct"
+
     values: "list[Value]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -134,6 +154,8 @@ default_message_pool.register_message("google.protobuf", "ListValue", ListValue)
 
 @dataclass(eq=False, repr=False)
 class StringValue(_known.StringValue, _Message):
+    _codec = "google.protobuf._codec_wrappers"
+
     value: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
@@ -142,6 +164,8 @@ default_message_pool.register_message("google.protobuf", "StringValue", StringVa
 
 @dataclass(eq=False, repr=False)
 class Struct(_known.Struct, _Message):
+    _codec = "google.protobuf._codec_struct"
+
     fields: "dict[str, Value]" = betterproto2.field(
         1,
         betterproto2.TYPE_MAP,
@@ -154,6 +178,8 @@ default_message_pool.register_message("google.protobuf", "Struct", Struct)
 
 @dataclass(eq=False, repr=False)
 class Timestamp(_known.Timestamp, _Message):
+    _codec = "google.protobuf._codec_timestamp"
+
     seconds: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
 
     nanos: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
@@ -164,6 +190,8 @@ default_message_pool.register_message("google.protobuf", "Timestamp", Timestamp)
 
 @dataclass(eq=False, repr=False)
 class UInt32Value(_known.UInt32Value, _Message):
+    _codec = "google.protobuf._codec_wrappers"
+
     value: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
 
 
@@ -172,6 +200,8 @@ default_message_pool.register_message("google.protobuf", "UInt32Value", UInt32Va
 
 @dataclass(eq=False, repr=False)
 class UInt64Value(_known.UInt64Value, _Message):
+    _codec = "google.protobuf._codec_wrappers"
+
     value: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
 
@@ -180,6 +210,8 @@ default_message_pool.register_message("google.protobuf", "UInt64Value", UInt64Va
 
 @dataclass(eq=False, repr=False)
 class Value(_known.Value, _Message):
+    _codec = "google.protobuf._codec_struct"
+
     null_value: "NullValue | None" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, optional=True, group="kind"
     )

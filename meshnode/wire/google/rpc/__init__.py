@@ -39,6 +39,8 @@ class BadRequest(_Message):
     What was wrong with a request, field by field.
     """
 
+    _codec = "google.rpc._codec_error_details"
+
     field_violations: "list[BadRequestFieldViolation]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
@@ -49,6 +51,8 @@ default_message_pool.register_message("google.rpc", "BadRequest", BadRequest)
 
 @dataclass(eq=False, repr=False)
 class BadRequestFieldViolation(_Message):
+    _codec = "google.rpc._codec_error_details"
+
     field: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     description: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -65,6 +69,8 @@ default_message_pool.register_message("google.rpc", "BadRequest.FieldViolation",
 
 @dataclass(eq=False, repr=False)
 class DebugInfo(_Message):
+    _codec = "google.rpc._codec_error_details"
+
     stack_entries: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
     detail: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -78,6 +84,8 @@ class ErrorInfo(_Message):
     """
     The machine-readable cause: a reason, unique within its domain.
     """
+
+    _codec = "google.rpc._codec_error_details"
 
     reason: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -95,6 +103,8 @@ default_message_pool.register_message("google.rpc", "ErrorInfo", ErrorInfo)
 
 @dataclass(eq=False, repr=False)
 class Help(_Message):
+    _codec = "google.rpc._codec_error_details"
+
     links: "list[HelpLink]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -103,6 +113,8 @@ default_message_pool.register_message("google.rpc", "Help", Help)
 
 @dataclass(eq=False, repr=False)
 class HelpLink(_Message):
+    _codec = "google.rpc._codec_error_details"
+
     description: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     url: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -113,6 +125,8 @@ default_message_pool.register_message("google.rpc", "Help.Link", HelpLink)
 
 @dataclass(eq=False, repr=False)
 class LocalizedMessage(_Message):
+    _codec = "google.rpc._codec_error_details"
+
     locale: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     message: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -123,6 +137,8 @@ default_message_pool.register_message("google.rpc", "LocalizedMessage", Localize
 
 @dataclass(eq=False, repr=False)
 class PreconditionFailure(_Message):
+    _codec = "google.rpc._codec_error_details"
+
     violations: "list[PreconditionFailureViolation]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
@@ -133,6 +149,8 @@ default_message_pool.register_message("google.rpc", "PreconditionFailure", Preco
 
 @dataclass(eq=False, repr=False)
 class PreconditionFailureViolation(_Message):
+    _codec = "google.rpc._codec_error_details"
+
     type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     subject: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -147,6 +165,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class QuotaFailure(_Message):
+    _codec = "google.rpc._codec_error_details"
+
     violations: "list[QuotaFailureViolation]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
@@ -157,6 +177,8 @@ default_message_pool.register_message("google.rpc", "QuotaFailure", QuotaFailure
 
 @dataclass(eq=False, repr=False)
 class QuotaFailureViolation(_Message):
+    _codec = "google.rpc._codec_error_details"
+
     subject: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     description: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -183,6 +205,8 @@ default_message_pool.register_message("google.rpc", "QuotaFailure.Violation", Qu
 
 @dataclass(eq=False, repr=False)
 class RequestInfo(_Message):
+    _codec = "google.rpc._codec_error_details"
+
     request_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     serving_data: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -196,6 +220,8 @@ class ResourceInfo(_Message):
     """
     The resource that was asked for.
     """
+
+    _codec = "google.rpc._codec_error_details"
 
     resource_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -211,6 +237,8 @@ default_message_pool.register_message("google.rpc", "ResourceInfo", ResourceInfo
 
 @dataclass(eq=False, repr=False)
 class RetryInfo(_Message):
+    _codec = "google.rpc._codec_error_details"
+
     retry_delay: "datetime.timedelta | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, unwrap=lambda: _protobuf__.Duration, optional=True
     )
@@ -224,6 +252,8 @@ default_message_pool.register_message("google.rpc", "RetryInfo", RetryInfo)
 
 @dataclass(eq=False, repr=False)
 class Status(_Message):
+    _codec = "google.rpc._codec_status"
+
     code: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
     """
     A google.rpc.Code.

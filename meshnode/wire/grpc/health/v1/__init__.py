@@ -47,6 +47,8 @@ class HealthCheckResponseServingStatus(betterproto2.Enum):
 
 @dataclass(eq=False, repr=False)
 class HealthCheckRequest(_Message):
+    _codec = "grpc.health.v1._codec_health"
+
     service: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
     A service's full name; empty means the server as a whole.
@@ -58,6 +60,8 @@ default_message_pool.register_message("grpc.health.v1", "HealthCheckRequest", He
 
 @dataclass(eq=False, repr=False)
 class HealthCheckResponse(_Message):
+    _codec = "grpc.health.v1._codec_health"
+
     status: "HealthCheckResponseServingStatus" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: HealthCheckResponseServingStatus(0)
     )
@@ -68,7 +72,7 @@ default_message_pool.register_message("grpc.health.v1", "HealthCheckResponse", H
 
 @dataclass(eq=False, repr=False)
 class HealthListRequest(_Message):
-    pass
+    _codec = "grpc.health.v1._codec_health"
 
 
 default_message_pool.register_message("grpc.health.v1", "HealthListRequest", HealthListRequest)
@@ -76,6 +80,8 @@ default_message_pool.register_message("grpc.health.v1", "HealthListRequest", Hea
 
 @dataclass(eq=False, repr=False)
 class HealthListResponse(_Message):
+    _codec = "grpc.health.v1._codec_health"
+
     statuses: "dict[str, HealthCheckResponse]" = betterproto2.field(
         1,
         betterproto2.TYPE_MAP,

@@ -37,6 +37,8 @@ __all__ = (
 
 @dataclass(eq=False, repr=False)
 class ErrorResponse(_Message):
+    _codec = "grpc.reflection.v1._codec_reflection"
+
     error_code: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     error_message: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -47,6 +49,8 @@ default_message_pool.register_message("grpc.reflection.v1", "ErrorResponse", Err
 
 @dataclass(eq=False, repr=False)
 class ExtensionNumberResponse(_Message):
+    _codec = "grpc.reflection.v1._codec_reflection"
+
     base_type_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     extension_number: "list[int]" = betterproto2.field(2, betterproto2.TYPE_INT32, repeated=True)
@@ -59,6 +63,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ExtensionRequest(_Message):
+    _codec = "grpc.reflection.v1._codec_reflection"
+
     containing_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     extension_number: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
@@ -69,6 +75,8 @@ default_message_pool.register_message("grpc.reflection.v1", "ExtensionRequest", 
 
 @dataclass(eq=False, repr=False)
 class FileDescriptorResponse(_Message):
+    _codec = "grpc.reflection.v1._codec_reflection"
+
     file_descriptor_proto: "list[bytes]" = betterproto2.field(1, betterproto2.TYPE_BYTES, repeated=True)
     """
     Serialised google.protobuf.FileDescriptorProto messages: the file asked for and what it imports.
@@ -80,6 +88,8 @@ default_message_pool.register_message("grpc.reflection.v1", "FileDescriptorRespo
 
 @dataclass(eq=False, repr=False)
 class ListServiceResponse(_Message):
+    _codec = "grpc.reflection.v1._codec_reflection"
+
     service: "list[ServiceResponse]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -88,6 +98,8 @@ default_message_pool.register_message("grpc.reflection.v1", "ListServiceResponse
 
 @dataclass(eq=False, repr=False)
 class ServerReflectionRequest(_Message):
+    _codec = "grpc.reflection.v1._codec_reflection"
+
     host: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     file_by_filename: "str | None" = betterproto2.field(
@@ -118,6 +130,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ServerReflectionResponse(_Message):
+    _codec = "grpc.reflection.v1._codec_reflection"
+
     valid_host: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     original_request: "ServerReflectionRequest | None" = betterproto2.field(
@@ -148,6 +162,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ServiceResponse(_Message):
+    _codec = "grpc.reflection.v1._codec_reflection"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 

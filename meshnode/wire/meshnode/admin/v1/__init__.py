@@ -134,6 +134,8 @@ class NodeState(betterproto2.Enum):
 
 @dataclass(eq=False, repr=False)
 class Attempt(_Message):
+    _codec = "meshnode.admin.v1._codec_admin"
+
     number: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
     """
     Counts from 1.
@@ -164,6 +166,8 @@ default_message_pool.register_message("meshnode.admin.v1", "Attempt", Attempt)
 
 @dataclass(eq=False, repr=False)
 class Breaker(_Message):
+    _codec = "meshnode.admin.v1._codec_admin"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     target: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -185,6 +189,8 @@ default_message_pool.register_message("meshnode.admin.v1", "Breaker", Breaker)
 
 @dataclass(eq=False, repr=False)
 class BreakerCounts(_Message):
+    _codec = "meshnode.admin.v1._codec_admin"
+
     requests: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     total_successes: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
@@ -201,6 +207,8 @@ default_message_pool.register_message("meshnode.admin.v1", "BreakerCounts", Brea
 
 @dataclass(eq=False, repr=False)
 class BreakerView(_Message):
+    _codec = "meshnode.admin.v1._codec_admin"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     max_requests: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
@@ -220,6 +228,8 @@ default_message_pool.register_message("meshnode.admin.v1", "BreakerView", Breake
 
 @dataclass(eq=False, repr=False)
 class ComponentStatus(_Message):
+    _codec = "meshnode.admin.v1._codec_admin"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -242,6 +252,8 @@ default_message_pool.register_message("meshnode.admin.v1", "ComponentStatus", Co
 
 @dataclass(eq=False, repr=False)
 class ExplainRequest(_Message):
+    _codec = "meshnode.admin.v1._codec_admin"
+
     kind: "ExplainRequestKind" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: ExplainRequestKind(0)
     )
@@ -264,6 +276,8 @@ default_message_pool.register_message("meshnode.admin.v1", "ExplainRequest", Exp
 
 @dataclass(eq=False, repr=False)
 class ExplainResponse(_Message):
+    _codec = "meshnode.admin.v1._codec_admin"
+
     lines: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
     """
     The explanation as text, one sentence a line.
@@ -277,7 +291,7 @@ default_message_pool.register_message("meshnode.admin.v1", "ExplainResponse", Ex
 
 @dataclass(eq=False, repr=False)
 class GetStatusRequest(_Message):
-    pass
+    _codec = "meshnode.admin.v1._codec_admin"
 
 
 default_message_pool.register_message("meshnode.admin.v1", "GetStatusRequest", GetStatusRequest)
@@ -285,7 +299,7 @@ default_message_pool.register_message("meshnode.admin.v1", "GetStatusRequest", G
 
 @dataclass(eq=False, repr=False)
 class ListBreakersRequest(_Message):
-    pass
+    _codec = "meshnode.admin.v1._codec_admin"
 
 
 default_message_pool.register_message("meshnode.admin.v1", "ListBreakersRequest", ListBreakersRequest)
@@ -293,6 +307,8 @@ default_message_pool.register_message("meshnode.admin.v1", "ListBreakersRequest"
 
 @dataclass(eq=False, repr=False)
 class ListBreakersResponse(_Message):
+    _codec = "meshnode.admin.v1._codec_admin"
+
     breakers: "list[Breaker]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -301,6 +317,8 @@ default_message_pool.register_message("meshnode.admin.v1", "ListBreakersResponse
 
 @dataclass(eq=False, repr=False)
 class ListRequestsRequest(_Message):
+    _codec = "meshnode.admin.v1._codec_admin"
+
     filter: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
     Only requests whose method, peer or target contains this.
@@ -312,6 +330,8 @@ default_message_pool.register_message("meshnode.admin.v1", "ListRequestsRequest"
 
 @dataclass(eq=False, repr=False)
 class ListRequestsResponse(_Message):
+    _codec = "meshnode.admin.v1._codec_admin"
+
     requests: "list[LiveRequest]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -320,6 +340,8 @@ default_message_pool.register_message("meshnode.admin.v1", "ListRequestsResponse
 
 @dataclass(eq=False, repr=False)
 class LiveRequest(_Message):
+    _codec = "meshnode.admin.v1._codec_admin"
+
     id: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     method: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -354,6 +376,8 @@ default_message_pool.register_message("meshnode.admin.v1", "LiveRequest", LiveRe
 
 @dataclass(eq=False, repr=False)
 class LogRecord(_Message):
+    _codec = "meshnode.admin.v1._codec_admin"
+
     time: "float" = betterproto2.field(1, betterproto2.TYPE_DOUBLE)
     """
     Seconds since the Unix epoch.
@@ -377,6 +401,8 @@ default_message_pool.register_message("meshnode.admin.v1", "LogRecord", LogRecor
 
 @dataclass(eq=False, repr=False)
 class NodeStatus(_Message):
+    _codec = "meshnode.admin.v1._codec_admin"
+
     app_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     namespace: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -420,6 +446,8 @@ default_message_pool.register_message("meshnode.admin.v1", "NodeStatus", NodeSta
 
 @dataclass(eq=False, repr=False)
 class PolicyView(_Message):
+    _codec = "meshnode.admin.v1._codec_admin"
+
     timeout: "float | None" = betterproto2.field(1, betterproto2.TYPE_DOUBLE, optional=True)
     """
     Seconds per attempt; absent without a timeout.
@@ -444,6 +472,8 @@ default_message_pool.register_message("meshnode.admin.v1", "PolicyView", PolicyV
 
 @dataclass(eq=False, repr=False)
 class RetryView(_Message):
+    _codec = "meshnode.admin.v1._codec_admin"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     policy: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -474,6 +504,8 @@ default_message_pool.register_message("meshnode.admin.v1", "RetryView", RetryVie
 
 @dataclass(eq=False, repr=False)
 class StreamLogsRequest(_Message):
+    _codec = "meshnode.admin.v1._codec_admin"
+
     level: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
     The lowest level wanted, `debug` to `error`; empty means the node's own.

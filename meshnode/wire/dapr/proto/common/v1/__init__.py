@@ -72,6 +72,8 @@ class StateOptionsStateConsistency(betterproto2.Enum):
 
 @dataclass(eq=False, repr=False)
 class ConfigurationItem(_Message):
+    _codec = "dapr.proto.common.v1._codec_common"
+
     value: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     version: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -92,6 +94,8 @@ class Etag(_Message):
     A version tag: opaque, made by the store.
     """
 
+    _codec = "dapr.proto.common.v1._codec_common"
+
     value: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
@@ -103,6 +107,8 @@ class HttpExtension(_Message):
     """
     The HTTP side of an invocation: gRPC-only nodes carry it along unread.
     """
+
+    _codec = "dapr.proto.common.v1._codec_common"
 
     verb: "HttpExtensionVerb" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: HttpExtensionVerb(0)
@@ -122,6 +128,8 @@ class InvokeRequest(_Message):
     """
     One call of a method of an application. `data` is opaque to the nodes.
     """
+
+    _codec = "dapr.proto.common.v1._codec_common"
 
     method: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -143,6 +151,8 @@ class InvokeResponse(_Message):
     The application's answer to an InvokeRequest.
     """
 
+    _codec = "dapr.proto.common.v1._codec_common"
+
     data: "____google__protobuf__.Any | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -160,6 +170,8 @@ class JobFailurePolicy(_Message):
     once a second.
     """
 
+    _codec = "dapr.proto.common.v1._codec_common"
+
     drop: "JobFailurePolicyDrop | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="policy"
     )
@@ -174,6 +186,8 @@ default_message_pool.register_message("dapr.proto.common.v1", "JobFailurePolicy"
 
 @dataclass(eq=False, repr=False)
 class JobFailurePolicyConstant(_Message):
+    _codec = "dapr.proto.common.v1._codec_common"
+
     interval: "datetime.timedelta | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, unwrap=lambda: ____google__protobuf__.Duration, optional=True
     )
@@ -191,7 +205,7 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class JobFailurePolicyDrop(_Message):
-    pass
+    _codec = "dapr.proto.common.v1._codec_common"
 
 
 default_message_pool.register_message("dapr.proto.common.v1", "JobFailurePolicyDrop", JobFailurePolicyDrop)
@@ -202,6 +216,8 @@ class StateItem(_Message):
     """
     A key with its value, as written to a store.
     """
+
+    _codec = "dapr.proto.common.v1._codec_common"
 
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -226,6 +242,8 @@ default_message_pool.register_message("dapr.proto.common.v1", "StateItem", State
 
 @dataclass(eq=False, repr=False)
 class StateOptions(_Message):
+    _codec = "dapr.proto.common.v1._codec_common"
+
     concurrency: "StateOptionsStateConcurrency" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: StateOptionsStateConcurrency(0)
     )
@@ -249,6 +267,8 @@ class StreamPayload(_Message):
     """
     One piece of a stream of bytes.
     """
+
+    _codec = "dapr.proto.common.v1._codec_common"
 
     data: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 

@@ -49,6 +49,8 @@ class ApiVersion(betterproto2.Enum):
 
 @dataclass(eq=False, repr=False)
 class Actor(_Message):
+    _codec = "dapr.proto.internals.v1._codec_service_invocation"
+
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -62,6 +64,8 @@ class InternalInvokeRequest(_Message):
     """
     An invocation with its metadata, as it travels from node to node.
     """
+
+    _codec = "dapr.proto.internals.v1._codec_service_invocation"
 
     ver: "ApiVersion" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: ApiVersion(0))
 
@@ -89,6 +93,8 @@ class InternalInvokeRequestStream(_Message):
     The first message carries `request`, all carry pieces of its data.
     """
 
+    _codec = "dapr.proto.internals.v1._codec_service_invocation"
+
     request: "InternalInvokeRequest | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     payload: "__common__v1__.StreamPayload | None" = betterproto2.field(
@@ -103,6 +109,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class InternalInvokeResponse(_Message):
+    _codec = "dapr.proto.internals.v1._codec_service_invocation"
+
     status: "Status | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     headers: "dict[str, ListStringValue]" = betterproto2.field(
@@ -132,6 +140,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class InternalInvokeResponseStream(_Message):
+    _codec = "dapr.proto.internals.v1._codec_service_invocation"
+
     response: "InternalInvokeResponse | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -148,6 +158,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class JobEvent(_Message):
+    _codec = "dapr.proto.internals.v1._codec_jobs"
+
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -166,6 +178,8 @@ default_message_pool.register_message("dapr.proto.internals.v1", "JobEvent", Job
 
 @dataclass(eq=False, repr=False)
 class JobHttpRequest(_Message):
+    _codec = "dapr.proto.internals.v1._codec_jobs"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     schedule: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
@@ -192,6 +206,8 @@ default_message_pool.register_message("dapr.proto.internals.v1", "JobHTTPRequest
 
 @dataclass(eq=False, repr=False)
 class ListStringValue(_Message):
+    _codec = "dapr.proto.internals.v1._codec_service_invocation"
+
     values: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
 
@@ -200,6 +216,8 @@ default_message_pool.register_message("dapr.proto.internals.v1", "ListStringValu
 
 @dataclass(eq=False, repr=False)
 class Reminder(_Message):
+    _codec = "dapr.proto.internals.v1._codec_service_invocation"
+
     actor_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -232,6 +250,8 @@ default_message_pool.register_message("dapr.proto.internals.v1", "Reminder", Rem
 
 @dataclass(eq=False, repr=False)
 class Reminders(_Message):
+    _codec = "dapr.proto.internals.v1._codec_reminders"
+
     reminders: "list[Reminder]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -243,6 +263,8 @@ class Status(_Message):
     """
     A gRPC status, in the shape of google.rpc.Status.
     """
+
+    _codec = "dapr.proto.internals.v1._codec_service_invocation"
 
     code: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
@@ -258,6 +280,8 @@ default_message_pool.register_message("dapr.proto.internals.v1", "Status", Statu
 
 @dataclass(eq=False, repr=False)
 class TimerFiredEvent(_Message):
+    _codec = "dapr.proto.internals.v1._codec_reminders"
+
     fire_at: "datetime.datetime | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, unwrap=lambda: ____google__protobuf__.Timestamp, optional=True
     )

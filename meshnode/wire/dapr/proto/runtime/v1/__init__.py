@@ -485,6 +485,8 @@ class UnlockResponseStatus(betterproto2.Enum):
 
 @dataclass(eq=False, repr=False)
 class ActiveActorsCount(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+
     type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     count: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
@@ -495,6 +497,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ActiveActorsCoun
 
 @dataclass(eq=False, repr=False)
 class ActorEntityConfig(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     entities: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
     actor_idle_timeout: "datetime.timedelta | None" = betterproto2.field(
@@ -517,6 +521,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ActorEntityConfi
 
 @dataclass(eq=False, repr=False)
 class ActorReentrancyConfig(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     enabled: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
 
     max_stack_depth: "int | None" = betterproto2.field(2, betterproto2.TYPE_INT32, optional=True)
@@ -527,6 +533,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ActorReentrancyC
 
 @dataclass(eq=False, repr=False)
 class ActorReminder(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -547,6 +555,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ActorReminder", 
 
 @dataclass(eq=False, repr=False)
 class ActorRuntime(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+
     runtime_status: "ActorRuntimeActorRuntimeStatus" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: ActorRuntimeActorRuntimeStatus(0)
     )
@@ -563,6 +573,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ActorRuntime", A
 
 @dataclass(eq=False, repr=False)
 class ActorTimer(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -585,6 +597,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ActorTimer", Act
 
 @dataclass(eq=False, repr=False)
 class AppConnectionHealthProperties(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+
     health_check_path: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     health_probe_interval: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -601,6 +615,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class AppConnectionProperties(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+
     port: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     protocol: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -621,6 +637,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class BatchQueryResultAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     response: "QueryVectorsResponseAlpha1 | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="result"
     )
@@ -637,6 +655,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class BatchQueryVectorsRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -657,6 +677,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class BatchQueryVectorsResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     results: "list[BatchQueryResultAlpha1]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -667,6 +689,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class BindingEventRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     data: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -683,6 +707,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "BindingEventRequ
 
 @dataclass(eq=False, repr=False)
 class BindingEventResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     states: "list[__common__v1__.StateItem]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
@@ -701,6 +727,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "BindingEventResp
 
 @dataclass(eq=False, repr=False)
 class BulkPublishRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+
     pubsub_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     topic: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -719,6 +747,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "BulkPublishReque
 
 @dataclass(eq=False, repr=False)
 class BulkPublishRequestEntry(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+
     entry_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     event: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -739,6 +769,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class BulkPublishResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+
     failed_entries: "list[BulkPublishResponseFailedEntry]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
@@ -749,6 +781,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "BulkPublishRespo
 
 @dataclass(eq=False, repr=False)
 class BulkPublishResponseFailedEntry(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+
     entry_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     error: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -761,6 +795,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class BulkStateItem(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_state"
+
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     data: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -781,6 +817,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "BulkStateItem", 
 
 @dataclass(eq=False, repr=False)
 class BulkSubscribeConfig(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
     enabled: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
 
     max_messages_count: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
@@ -793,6 +831,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "BulkSubscribeCon
 
 @dataclass(eq=False, repr=False)
 class ConversationInput(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     content: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     role: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
@@ -805,6 +845,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ConversationInpu
 
 @dataclass(eq=False, repr=False)
 class ConversationInputAlpha2(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     messages: "list[ConversationMessage]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     scrub_pii: "bool | None" = betterproto2.field(2, betterproto2.TYPE_BOOL, optional=True)
@@ -817,6 +859,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ConversationMessage(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     of_developer: "ConversationMessageOfDeveloper | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="message_types"
     )
@@ -843,6 +887,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ConversationMess
 
 @dataclass(eq=False, repr=False)
 class ConversationMessageContent(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     text: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
@@ -853,6 +899,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ConversationMessageOfAssistant(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     name: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     content: "list[ConversationMessageContent]" = betterproto2.field(
@@ -871,6 +919,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ConversationMessageOfDeveloper(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     name: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     content: "list[ConversationMessageContent]" = betterproto2.field(
@@ -885,6 +935,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ConversationMessageOfSystem(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     name: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     content: "list[ConversationMessageContent]" = betterproto2.field(
@@ -899,6 +951,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ConversationMessageOfTool(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     tool_id: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -915,6 +969,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ConversationMessageOfUser(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     name: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     content: "list[ConversationMessageContent]" = betterproto2.field(
@@ -929,6 +985,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ConversationRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     context_id: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
@@ -957,6 +1015,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ConversationRequ
 
 @dataclass(eq=False, repr=False)
 class ConversationRequestAlpha2(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     context_id: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
@@ -1001,6 +1061,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ConversationResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     context_id: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     outputs: "list[ConversationResult]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
@@ -1011,6 +1073,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ConversationResp
 
 @dataclass(eq=False, repr=False)
 class ConversationResponseAlpha2(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     context_id: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     outputs: "list[ConversationResultAlpha2]" = betterproto2.field(
@@ -1025,6 +1089,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ConversationResult(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     result: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     parameters: "dict[str, ____google__protobuf__.Any]" = betterproto2.field(
@@ -1039,6 +1105,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ConversationResu
 
 @dataclass(eq=False, repr=False)
 class ConversationResultAlpha2(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     choices: "list[ConversationResultChoices]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
@@ -1057,6 +1125,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ConversationResultAlpha2CompletionUsage(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     completion_tokens: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     prompt_tokens: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
@@ -1081,6 +1151,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ConversationResultAlpha2CompletionUsageCompletionTokensDetails(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     accepted_prediction_tokens: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     audio_tokens: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
@@ -1099,6 +1171,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ConversationResultAlpha2CompletionUsagePromptTokensDetails(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     audio_tokens: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     cached_tokens: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
@@ -1113,6 +1187,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ConversationResultChoices(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     finish_reason: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     index: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
@@ -1129,6 +1205,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ConversationResultMessage(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     content: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     tool_calls: "list[ConversationToolCalls]" = betterproto2.field(
@@ -1143,6 +1221,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ConversationToolCalls(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     id: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     function: "ConversationToolCallsOfFunction | None" = betterproto2.field(
@@ -1155,6 +1235,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ConversationTool
 
 @dataclass(eq=False, repr=False)
 class ConversationToolCallsOfFunction(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     arguments: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1167,6 +1249,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ConversationTools(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     function: "ConversationToolsFunction | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="tool_types"
     )
@@ -1177,6 +1261,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ConversationTool
 
 @dataclass(eq=False, repr=False)
 class ConversationToolsFunction(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     description: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
@@ -1193,6 +1279,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class CreateCollectionRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1217,6 +1305,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class CreateIndexRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     index: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1235,6 +1325,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DecryptRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     options: "DecryptRequestOptions | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     payload: "__common__v1__.StreamPayload | None" = betterproto2.field(
@@ -1247,6 +1339,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "DecryptRequest",
 
 @dataclass(eq=False, repr=False)
 class DecryptRequestOptions(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     key_name: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
@@ -1257,6 +1351,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "DecryptRequestOp
 
 @dataclass(eq=False, repr=False)
 class DecryptResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     payload: "__common__v1__.StreamPayload | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -1267,6 +1363,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "DecryptResponse"
 
 @dataclass(eq=False, repr=False)
 class DeleteBinaryFileRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_binarystore"
+
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     file_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1279,7 +1377,7 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DeleteBinaryFileResponseAlpha1(_Message):
-    pass
+    _codec = "dapr.proto.runtime.v1._codec_binarystore"
 
 
 default_message_pool.register_message(
@@ -1289,6 +1387,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DeleteBulkStateRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_state"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     states: "list[__common__v1__.StateItem]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
@@ -1301,6 +1401,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DeleteCollectionRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1319,6 +1421,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DeleteDocumentsRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     index: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1341,6 +1445,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DeleteDocumentsResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     ack: "IndexAck" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: IndexAck(0))
 
 
@@ -1351,6 +1457,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DeleteIndexRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     index: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1369,6 +1477,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DeleteJobRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
@@ -1377,7 +1487,7 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "DeleteJobRequest
 
 @dataclass(eq=False, repr=False)
 class DeleteJobResponse(_Message):
-    pass
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "DeleteJobResponse", DeleteJobResponse)
@@ -1385,6 +1495,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "DeleteJobRespons
 
 @dataclass(eq=False, repr=False)
 class DeleteJobsByPrefixRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+
     name_prefix: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
 
@@ -1395,6 +1507,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DeleteJobsByPrefixRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+
     name_prefix: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
 
@@ -1405,7 +1519,7 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DeleteJobsByPrefixResponse(_Message):
-    pass
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
 
 
 default_message_pool.register_message(
@@ -1415,7 +1529,7 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DeleteJobsByPrefixResponseAlpha1(_Message):
-    pass
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
 
 
 default_message_pool.register_message(
@@ -1425,6 +1539,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DeleteStateRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_state"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     key: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1447,6 +1563,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "DeleteStateReque
 
 @dataclass(eq=False, repr=False)
 class DeleteVectorsRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1469,6 +1587,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DeleteVectorsResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     ack: "IndexAck" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: IndexAck(0))
 
 
@@ -1479,6 +1599,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class EncryptRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     options: "EncryptRequestOptions | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     payload: "__common__v1__.StreamPayload | None" = betterproto2.field(
@@ -1491,6 +1613,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "EncryptRequest",
 
 @dataclass(eq=False, repr=False)
 class EncryptRequestOptions(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     key_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1509,6 +1633,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "EncryptRequestOp
 
 @dataclass(eq=False, repr=False)
 class EncryptResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     payload: "__common__v1__.StreamPayload | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -1519,6 +1645,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "EncryptResponse"
 
 @dataclass(eq=False, repr=False)
 class ExecuteActorStateTransactionRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1535,6 +1663,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ExecuteStateTransactionRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_state"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     operations: "list[TransactionalStateOperation]" = betterproto2.field(
@@ -1555,6 +1685,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class FailedItem(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     error: "____google__rpc__.Status | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
@@ -1565,6 +1697,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "FailedItem", Fai
 
 @dataclass(eq=False, repr=False)
 class GetActorReminderRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1579,6 +1713,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class GetActorReminderResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1601,6 +1737,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class GetActorStateRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1613,6 +1751,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetActorStateReq
 
 @dataclass(eq=False, repr=False)
 class GetActorStateResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     data: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     metadata: "dict[str, str]" = betterproto2.field(
@@ -1627,6 +1767,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetActorStateRes
 
 @dataclass(eq=False, repr=False)
 class GetActorTimerRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1639,6 +1781,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetActorTimerReq
 
 @dataclass(eq=False, repr=False)
 class GetActorTimerResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1661,6 +1805,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetActorTimerRes
 
 @dataclass(eq=False, repr=False)
 class GetBinaryFileRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_binarystore"
+
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     file_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1673,6 +1819,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class GetBinaryFileResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_binarystore"
+
     payload: "__common__v1__.StreamPayload | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -1685,6 +1833,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class GetBulkSecretRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_secrets"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     metadata: "dict[str, str]" = betterproto2.field(
@@ -1699,6 +1849,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetBulkSecretReq
 
 @dataclass(eq=False, repr=False)
 class GetBulkSecretResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_secrets"
+
     data: "dict[str, SecretResponse]" = betterproto2.field(
         1,
         betterproto2.TYPE_MAP,
@@ -1711,6 +1863,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetBulkSecretRes
 
 @dataclass(eq=False, repr=False)
 class GetBulkStateRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_state"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     keys: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
@@ -1732,6 +1886,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetBulkStateRequ
 
 @dataclass(eq=False, repr=False)
 class GetBulkStateResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_state"
+
     items: "list[BulkStateItem]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -1740,6 +1896,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetBulkStateResp
 
 @dataclass(eq=False, repr=False)
 class GetCollectionRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1758,6 +1916,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class GetCollectionResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     collection: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     record_count: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
@@ -1782,6 +1942,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class GetConfigurationRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_configuration"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     keys: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
@@ -1800,6 +1962,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class GetConfigurationResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_configuration"
+
     items: "dict[str, __common__v1__.ConfigurationItem]" = betterproto2.field(
         1,
         betterproto2.TYPE_MAP,
@@ -1814,6 +1978,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class GetDocumentsRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     index: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1836,6 +2002,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class GetDocumentsResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     documents: "list[SearchDocument]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -1846,6 +2014,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class GetIndexRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     index: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1862,6 +2032,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetIndexRequestA
 
 @dataclass(eq=False, repr=False)
 class GetIndexResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     index: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     document_count: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
@@ -1880,6 +2052,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class GetJobRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
@@ -1888,6 +2062,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetJobRequest", 
 
 @dataclass(eq=False, repr=False)
 class GetJobResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+
     job: "Job | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
 
@@ -1896,7 +2072,7 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetJobResponse",
 
 @dataclass(eq=False, repr=False)
 class GetMetadataRequest(_Message):
-    pass
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetMetadataRequest", GetMetadataRequest)
@@ -1904,6 +2080,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetMetadataReque
 
 @dataclass(eq=False, repr=False)
 class GetMetadataResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     active_actors_count: "list[ActiveActorsCount]" = betterproto2.field(
@@ -1961,6 +2139,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetMetadataRespo
 
 @dataclass(eq=False, repr=False)
 class GetSecretRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_secrets"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     key: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1977,6 +2157,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetSecretRequest
 
 @dataclass(eq=False, repr=False)
 class GetSecretResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_secrets"
+
     data: "dict[str, str]" = betterproto2.field(
         1,
         betterproto2.TYPE_MAP,
@@ -1989,6 +2171,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetSecretRespons
 
 @dataclass(eq=False, repr=False)
 class GetStateRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_state"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     key: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2012,6 +2196,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetStateRequest"
 
 @dataclass(eq=False, repr=False)
 class GetStateResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_state"
+
     data: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     etag: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2028,6 +2214,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetStateResponse
 
 @dataclass(eq=False, repr=False)
 class GetVectorsRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2050,6 +2238,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class GetVectorsResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     records: "list[VectorRecord]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -2060,6 +2250,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class GetWorkflowRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     workflow_component: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2072,6 +2264,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetWorkflowReque
 
 @dataclass(eq=False, repr=False)
 class GetWorkflowResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     workflow_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2098,7 +2292,7 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "GetWorkflowRespo
 
 @dataclass(eq=False, repr=False)
 class HealthCheckResponse(_Message):
-    pass
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "HealthCheckResponse", HealthCheckResponse)
@@ -2106,6 +2300,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "HealthCheckRespo
 
 @dataclass(eq=False, repr=False)
 class IndexDocumentsRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     index: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2128,6 +2324,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class IndexDocumentsResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     failed_items: "list[FailedItem]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     ack: "IndexAck" = betterproto2.field(2, betterproto2.TYPE_ENUM, default_factory=lambda: IndexAck(0))
@@ -2140,6 +2338,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class IndexingOptionsAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     mode: "IndexingMode" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: IndexingMode(0)
     )
@@ -2158,6 +2358,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "IndexingOptionsA
 
 @dataclass(eq=False, repr=False)
 class InvokeActorRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2178,6 +2380,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "InvokeActorReque
 
 @dataclass(eq=False, repr=False)
 class InvokeActorResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     data: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
 
@@ -2186,6 +2390,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "InvokeActorRespo
 
 @dataclass(eq=False, repr=False)
 class InvokeBindingRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_bindings"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     data: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -2204,6 +2410,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "InvokeBindingReq
 
 @dataclass(eq=False, repr=False)
 class InvokeBindingResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_bindings"
+
     data: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     metadata: "dict[str, str]" = betterproto2.field(
@@ -2218,6 +2426,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "InvokeBindingRes
 
 @dataclass(eq=False, repr=False)
 class InvokeServiceRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_invocation"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
     The app id to call, optionally with its namespace: `app.namespace`.
@@ -2233,6 +2443,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "InvokeServiceReq
 
 @dataclass(eq=False, repr=False)
 class Job(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     schedule: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
@@ -2257,6 +2469,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "Job", Job)
 
 @dataclass(eq=False, repr=False)
 class JobEventRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     data: "____google__protobuf__.Any | None" = betterproto2.field(
@@ -2277,7 +2491,7 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "JobEventRequest"
 
 @dataclass(eq=False, repr=False)
 class JobEventResponse(_Message):
-    pass
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "JobEventResponse", JobEventResponse)
@@ -2285,6 +2499,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "JobEventResponse
 
 @dataclass(eq=False, repr=False)
 class ListActorRemindersRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
@@ -2297,6 +2513,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ListActorRemindersResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     reminders: "list[NamedActorReminder]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -2307,6 +2525,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ListActorTimersRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2319,6 +2539,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ListActorTimersResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     timers: "list[NamedActorTimer]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -2329,6 +2551,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ListCollectionsRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     metadata: "dict[str, str]" = betterproto2.field(
@@ -2345,6 +2569,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ListCollectionsResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     collections: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
 
@@ -2355,6 +2581,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ListIndexesRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     metadata: "dict[str, str]" = betterproto2.field(
@@ -2371,6 +2599,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ListIndexesResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     indexes: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
 
@@ -2381,6 +2611,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ListInputBindingsResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
     bindings: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
 
@@ -2391,7 +2623,7 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ListJobsRequest(_Message):
-    pass
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ListJobsRequest", ListJobsRequest)
@@ -2399,7 +2631,7 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ListJobsRequest"
 
 @dataclass(eq=False, repr=False)
 class ListJobsRequestAlpha1(_Message):
-    pass
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ListJobsRequestAlpha1", ListJobsRequestAlpha1)
@@ -2407,6 +2639,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ListJobsRequestA
 
 @dataclass(eq=False, repr=False)
 class ListJobsResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+
     jobs: "list[Job]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -2415,6 +2649,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ListJobsResponse
 
 @dataclass(eq=False, repr=False)
 class ListJobsResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+
     jobs: "list[Job]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -2425,6 +2661,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class ListTopicSubscriptionsResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
     subscriptions: "list[TopicSubscription]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -2435,6 +2673,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class MetadataHttpEndpoint(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
@@ -2443,6 +2683,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "MetadataHTTPEndp
 
 @dataclass(eq=False, repr=False)
 class MetadataMcpServer(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
@@ -2451,6 +2693,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "MetadataMCPServe
 
 @dataclass(eq=False, repr=False)
 class MetadataResiliency(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
@@ -2459,6 +2703,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "MetadataResilien
 
 @dataclass(eq=False, repr=False)
 class MetadataScheduler(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+
     connected_addresses: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
 
@@ -2467,6 +2713,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "MetadataSchedule
 
 @dataclass(eq=False, repr=False)
 class MetadataWorkflowAccessPolicy(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
@@ -2477,6 +2725,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class MetadataWorkflows(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+
     connected_workers: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
 
@@ -2485,6 +2735,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "MetadataWorkflow
 
 @dataclass(eq=False, repr=False)
 class NamedActorReminder(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     reminder: "ActorReminder | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
@@ -2495,6 +2747,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "NamedActorRemind
 
 @dataclass(eq=False, repr=False)
 class NamedActorTimer(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     timer: "ActorTimer | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
@@ -2505,6 +2759,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "NamedActorTimer"
 
 @dataclass(eq=False, repr=False)
 class PauseWorkflowRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     workflow_component: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2517,6 +2773,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "PauseWorkflowReq
 
 @dataclass(eq=False, repr=False)
 class PublishEventRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+
     pubsub_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     topic: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2537,6 +2795,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "PublishEventRequ
 
 @dataclass(eq=False, repr=False)
 class PubsubSubscription(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+
     pubsub_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     topic: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2561,6 +2821,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "PubsubSubscripti
 
 @dataclass(eq=False, repr=False)
 class PubsubSubscriptionRule(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+
     match: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     path: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2573,6 +2835,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class PubsubSubscriptionRules(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+
     rules: "list[PubsubSubscriptionRule]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -2583,6 +2847,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class PurgeWorkflowRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     workflow_component: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2595,6 +2861,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "PurgeWorkflowReq
 
 @dataclass(eq=False, repr=False)
 class QueryStateItem(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_state"
+
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     data: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -2609,6 +2877,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "QueryStateItem",
 
 @dataclass(eq=False, repr=False)
 class QueryStateRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_state"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     query: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2628,6 +2898,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "QueryStateReques
 
 @dataclass(eq=False, repr=False)
 class QueryStateResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_state"
+
     results: "list[QueryStateItem]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2644,6 +2916,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "QueryStateRespon
 
 @dataclass(eq=False, repr=False)
 class QueryVectorsRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2664,6 +2938,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class QueryVectorsResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     matches: "list[VectorMatch]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     metric: "DistanceMetric" = betterproto2.field(
@@ -2678,6 +2954,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class RaiseEventWorkflowRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     workflow_component: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2696,6 +2974,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class RegisterActorReminderRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2724,6 +3004,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class RegisterActorTimerRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2748,6 +3030,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class RegisteredComponents(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2762,6 +3046,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "RegisteredCompon
 
 @dataclass(eq=False, repr=False)
 class ResumeWorkflowRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     workflow_component: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2774,6 +3060,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ResumeWorkflowRe
 
 @dataclass(eq=False, repr=False)
 class SaveStateRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_state"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     states: "list[__common__v1__.StateItem]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
@@ -2784,6 +3072,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SaveStateRequest
 
 @dataclass(eq=False, repr=False)
 class ScheduleJobRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+
     job: "Job | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     overwrite: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
@@ -2794,7 +3084,7 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ScheduleJobReque
 
 @dataclass(eq=False, repr=False)
 class ScheduleJobResponse(_Message):
-    pass
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ScheduleJobResponse", ScheduleJobResponse)
@@ -2802,6 +3092,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ScheduleJobRespo
 
 @dataclass(eq=False, repr=False)
 class SearchDocument(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     content: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -2818,6 +3110,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SearchDocument",
 
 @dataclass(eq=False, repr=False)
 class SearchHit(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     document: "SearchDocument | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     score: "float" = betterproto2.field(2, betterproto2.TYPE_DOUBLE)
@@ -2834,6 +3128,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SearchHit", Sear
 
 @dataclass(eq=False, repr=False)
 class SearchQuery(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     text: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True, group="kind")
 
     native: "____google__protobuf__.Struct | None" = betterproto2.field(
@@ -2864,6 +3160,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SearchQuery", Se
 
 @dataclass(eq=False, repr=False)
 class SearchRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     index: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2882,6 +3180,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SearchRequestAlp
 
 @dataclass(eq=False, repr=False)
 class SearchResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     hits: "list[SearchHit]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     total_hits: "int | None" = betterproto2.field(2, betterproto2.TYPE_UINT64, optional=True)
@@ -2898,6 +3198,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SearchResponseAl
 
 @dataclass(eq=False, repr=False)
 class SecretResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_secrets"
+
     secrets: "dict[str, str]" = betterproto2.field(
         1,
         betterproto2.TYPE_MAP,
@@ -2910,6 +3212,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SecretResponse",
 
 @dataclass(eq=False, repr=False)
 class SetBinaryFileRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_binarystore"
+
     initial_request: "SetBinaryFileRequestInitialAlpha1 | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="set_binary_file_request_type"
     )
@@ -2926,6 +3230,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SetBinaryFileRequestInitialAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_binarystore"
+
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     file_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2940,7 +3246,7 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SetBinaryFileResponseAlpha1(_Message):
-    pass
+    _codec = "dapr.proto.runtime.v1._codec_binarystore"
 
 
 default_message_pool.register_message(
@@ -2950,6 +3256,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SetMetadataRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     value: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2960,7 +3268,7 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SetMetadataReque
 
 @dataclass(eq=False, repr=False)
 class ShutdownRequest(_Message):
-    pass
+    _codec = "dapr.proto.runtime.v1._codec_dapr"
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ShutdownRequest", ShutdownRequest)
@@ -2968,6 +3276,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "ShutdownRequest"
 
 @dataclass(eq=False, repr=False)
 class SortClause(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_search"
+
     field: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     order: "SortOrder" = betterproto2.field(2, betterproto2.TYPE_ENUM, default_factory=lambda: SortOrder(0))
@@ -2978,6 +3288,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SortClause", Sor
 
 @dataclass(eq=False, repr=False)
 class StartWorkflowRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     workflow_component: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3000,6 +3312,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "StartWorkflowReq
 
 @dataclass(eq=False, repr=False)
 class StartWorkflowResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
@@ -3008,6 +3322,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "StartWorkflowRes
 
 @dataclass(eq=False, repr=False)
 class SubscribeActorEventsRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     initial_request: "SubscribeActorEventsRequestInitialAlpha1 | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="request_type"
     )
@@ -3040,6 +3356,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubscribeActorEventsRequestDeactivateResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
@@ -3052,6 +3370,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubscribeActorEventsRequestFailedAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     code: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
@@ -3068,6 +3388,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubscribeActorEventsRequestInitialAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     entities: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
     actor_idle_timeout: "datetime.timedelta | None" = betterproto2.field(
@@ -3098,6 +3420,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubscribeActorEventsRequestInvokeResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     data: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -3120,6 +3444,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubscribeActorEventsRequestReminderResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     cancel: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
@@ -3134,6 +3460,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubscribeActorEventsResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     initial_response: "SubscribeActorEventsResponseInitialAlpha1 | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="response_type"
     )
@@ -3162,6 +3490,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubscribeActorEventsResponseDeactivateRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3178,7 +3508,7 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubscribeActorEventsResponseInitialAlpha1(_Message):
-    pass
+    _codec = "dapr.proto.runtime.v1._codec_actors"
 
 
 default_message_pool.register_message(
@@ -3190,6 +3520,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubscribeActorEventsResponseInvokeRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3216,6 +3548,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubscribeActorEventsResponseReminderRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3248,6 +3582,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubscribeActorEventsResponseTimerRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3282,6 +3618,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubscribeConfigurationRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_configuration"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     keys: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
@@ -3300,6 +3638,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubscribeConfigurationResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_configuration"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     items: "dict[str, __common__v1__.ConfigurationItem]" = betterproto2.field(
@@ -3320,6 +3660,8 @@ class SubscribeTopicEventsRequestAlpha1(_Message):
     Client to node. The oneof's first value must be `initial_request`, and no later one may be.
     """
 
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+
     initial_request: "SubscribeTopicEventsRequestInitialAlpha1 | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="subscribe_topic_events_request_type"
     )
@@ -3336,6 +3678,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubscribeTopicEventsRequestInitialAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+
     pubsub_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     topic: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3358,6 +3702,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubscribeTopicEventsRequestProcessedAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     status: "TopicEventResponse | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
@@ -3372,6 +3718,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubscribeTopicEventsResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+
     initial_response: "SubscribeTopicEventsResponseInitialAlpha1 | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="subscribe_topic_events_response_type"
     )
@@ -3388,7 +3736,7 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubscribeTopicEventsResponseInitialAlpha1(_Message):
-    pass
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
 
 
 default_message_pool.register_message(
@@ -3400,6 +3748,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubtleDecryptRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     ciphertext: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -3420,6 +3770,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleDecryptReq
 
 @dataclass(eq=False, repr=False)
 class SubtleDecryptResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     plaintext: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
 
@@ -3428,6 +3780,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleDecryptRes
 
 @dataclass(eq=False, repr=False)
 class SubtleEncryptRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     plaintext: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -3446,6 +3800,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleEncryptReq
 
 @dataclass(eq=False, repr=False)
 class SubtleEncryptResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     ciphertext: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     tag: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -3456,6 +3812,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleEncryptRes
 
 @dataclass(eq=False, repr=False)
 class SubtleGetKeyRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3470,6 +3828,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleGetKeyRequ
 
 @dataclass(eq=False, repr=False)
 class SubtleGetKeyResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     public_key: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3480,6 +3840,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleGetKeyResp
 
 @dataclass(eq=False, repr=False)
 class SubtleSignRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     digest: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -3494,6 +3856,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleSignReques
 
 @dataclass(eq=False, repr=False)
 class SubtleSignResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     signature: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
 
@@ -3502,6 +3866,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleSignRespon
 
 @dataclass(eq=False, repr=False)
 class SubtleUnwrapKeyRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     wrapped_key: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -3524,6 +3890,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubtleUnwrapKeyResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     plaintext_key: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
 
@@ -3534,6 +3902,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class SubtleVerifyRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     digest: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -3550,6 +3920,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleVerifyRequ
 
 @dataclass(eq=False, repr=False)
 class SubtleVerifyResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     valid: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
 
 
@@ -3558,6 +3930,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleVerifyResp
 
 @dataclass(eq=False, repr=False)
 class SubtleWrapKeyRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     plaintext_key: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -3576,6 +3950,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleWrapKeyReq
 
 @dataclass(eq=False, repr=False)
 class SubtleWrapKeyResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+
     wrapped_key: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     tag: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -3586,6 +3962,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleWrapKeyRes
 
 @dataclass(eq=False, repr=False)
 class TerminateWorkflowRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     workflow_component: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3600,6 +3978,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class TopicEventBulkRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     entries: "list[TopicEventBulkRequestEntry]" = betterproto2.field(
@@ -3626,6 +4006,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "TopicEventBulkRe
 
 @dataclass(eq=False, repr=False)
 class TopicEventBulkRequestEntry(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
     entry_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     bytes: "builtins.bytes | None" = betterproto2.field(
@@ -3652,6 +4034,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class TopicEventBulkResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
     statuses: "list[TopicEventBulkResponseEntry]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
@@ -3664,6 +4048,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class TopicEventBulkResponseEntry(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
     entry_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     status: "TopicEventResponseTopicEventResponseStatus" = betterproto2.field(
@@ -3678,6 +4064,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class TopicEventCeRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     source: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3700,6 +4088,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "TopicEventCERequ
 
 @dataclass(eq=False, repr=False)
 class TopicEventRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     source: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3728,6 +4118,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "TopicEventReques
 
 @dataclass(eq=False, repr=False)
 class TopicEventResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
     status: "TopicEventResponseTopicEventResponseStatus" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: TopicEventResponseTopicEventResponseStatus(0)
     )
@@ -3738,6 +4130,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "TopicEventRespon
 
 @dataclass(eq=False, repr=False)
 class TopicRoutes(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
     rules: "list[TopicRule]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     default: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3748,6 +4142,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "TopicRoutes", To
 
 @dataclass(eq=False, repr=False)
 class TopicRule(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
     match: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     path: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3758,6 +4154,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "TopicRule", Topi
 
 @dataclass(eq=False, repr=False)
 class TopicSubscription(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
     pubsub_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     topic: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3782,6 +4180,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "TopicSubscriptio
 
 @dataclass(eq=False, repr=False)
 class TransactionalActorStateOperation(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     operation_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     key: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3804,6 +4204,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class TransactionalStateOperation(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_state"
+
     operation_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
     `upsert` or `delete`.
@@ -3821,6 +4223,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class TryLockRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_lock"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     resource_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3835,6 +4239,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "TryLockRequest",
 
 @dataclass(eq=False, repr=False)
 class TryLockResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_lock"
+
     success: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
 
 
@@ -3843,6 +4249,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "TryLockResponse"
 
 @dataclass(eq=False, repr=False)
 class UnlockRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_lock"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     resource_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3855,6 +4263,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "UnlockRequest", 
 
 @dataclass(eq=False, repr=False)
 class UnlockResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_lock"
+
     status: "UnlockResponseStatus" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: UnlockResponseStatus(0)
     )
@@ -3865,6 +4275,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "UnlockResponse",
 
 @dataclass(eq=False, repr=False)
 class UnregisterActorReminderRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3879,6 +4291,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class UnregisterActorRemindersByTypeRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
@@ -3891,7 +4305,7 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class UnregisterActorRemindersByTypeResponse(_Message):
-    pass
+    _codec = "dapr.proto.runtime.v1._codec_actors"
 
 
 default_message_pool.register_message(
@@ -3901,6 +4315,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class UnregisterActorTimerRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3915,6 +4331,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class UnsubscribeConfigurationRequest(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_configuration"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3927,6 +4345,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class UnsubscribeConfigurationResponse(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_configuration"
+
     ok: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
 
     message: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3939,6 +4359,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class UpsertVectorsRequestAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3961,6 +4383,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class UpsertVectorsResponseAlpha1(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     failed_items: "list[FailedItem]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     ack: "IndexAck" = betterproto2.field(2, betterproto2.TYPE_ENUM, default_factory=lambda: IndexAck(0))
@@ -3973,6 +4397,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class VectorMatch(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     record: "VectorRecord | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     score: "float" = betterproto2.field(2, betterproto2.TYPE_DOUBLE)
@@ -3983,6 +4409,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "VectorMatch", Ve
 
 @dataclass(eq=False, repr=False)
 class VectorQuery(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     vector: "VectorRecord | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
@@ -4011,6 +4439,8 @@ default_message_pool.register_message("dapr.proto.runtime.v1", "VectorQuery", Ve
 
 @dataclass(eq=False, repr=False)
 class VectorRecord(_Message):
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     values: "list[float]" = betterproto2.field(2, betterproto2.TYPE_FLOAT, repeated=True)

@@ -84,6 +84,8 @@ class WatchJobsRequestResultStatus(betterproto2.Enum):
 
 @dataclass(eq=False, repr=False)
 class ConcurrencyLimit(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     max_concurrent: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     name: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
@@ -98,6 +100,8 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "ConcurrencyLim
 
 @dataclass(eq=False, repr=False)
 class ConcurrencyLimitActor(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
@@ -108,6 +112,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DeleteByMetadataRequest(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     metadata: "JobMetadata | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     id_prefix_match: "bool | None" = betterproto2.field(2, betterproto2.TYPE_BOOL, optional=True)
@@ -120,7 +126,7 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DeleteByMetadataResponse(_Message):
-    pass
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
 
 
 default_message_pool.register_message(
@@ -130,6 +136,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DeleteByNamePrefixRequest(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     name_prefix: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     metadata: "JobMetadata | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
@@ -142,7 +150,7 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DeleteByNamePrefixResponse(_Message):
-    pass
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
 
 
 default_message_pool.register_message(
@@ -152,6 +160,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class DeleteJobRequest(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     metadata: "JobMetadata | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
@@ -162,7 +172,7 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "DeleteJobReque
 
 @dataclass(eq=False, repr=False)
 class DeleteJobResponse(_Message):
-    pass
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
 
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "DeleteJobResponse", DeleteJobResponse)
@@ -170,6 +180,8 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "DeleteJobRespo
 
 @dataclass(eq=False, repr=False)
 class GetJobRequest(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     metadata: "JobMetadata | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
@@ -180,6 +192,8 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "GetJobRequest"
 
 @dataclass(eq=False, repr=False)
 class GetJobResponse(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     job: "Job | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
 
@@ -188,6 +202,8 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "GetJobResponse
 
 @dataclass(eq=False, repr=False)
 class Host(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     address: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
@@ -196,6 +212,8 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "Host", Host)
 
 @dataclass(eq=False, repr=False)
 class Job(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     schedule: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     repeats: "int | None" = betterproto2.field(2, betterproto2.TYPE_UINT32, optional=True)
@@ -218,6 +236,8 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "Job", Job)
 
 @dataclass(eq=False, repr=False)
 class JobMetadata(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     app_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     namespace: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -232,6 +252,8 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "JobMetadata", 
 
 @dataclass(eq=False, repr=False)
 class JobTargetMetadata(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     job: "TargetJob | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
     actor: "TargetActorReminder | None" = betterproto2.field(
@@ -244,6 +266,8 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "JobTargetMetad
 
 @dataclass(eq=False, repr=False)
 class ListJobsRequest(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     metadata: "JobMetadata | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
 
@@ -252,6 +276,8 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "ListJobsReques
 
 @dataclass(eq=False, repr=False)
 class ListJobsResponse(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     jobs: "list[NamedJob]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -260,6 +286,8 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "ListJobsRespon
 
 @dataclass(eq=False, repr=False)
 class NamedJob(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     metadata: "JobMetadata | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
@@ -272,6 +300,8 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "NamedJob", Nam
 
 @dataclass(eq=False, repr=False)
 class ScheduleJobRequest(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     job: "Job | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
@@ -286,7 +316,7 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "ScheduleJobReq
 
 @dataclass(eq=False, repr=False)
 class ScheduleJobResponse(_Message):
-    pass
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
 
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "ScheduleJobResponse", ScheduleJobResponse)
@@ -294,6 +324,8 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "ScheduleJobRes
 
 @dataclass(eq=False, repr=False)
 class TargetActorReminder(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -304,7 +336,7 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "TargetActorRem
 
 @dataclass(eq=False, repr=False)
 class TargetJob(_Message):
-    pass
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
 
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "TargetJob", TargetJob)
@@ -312,7 +344,7 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "TargetJob", Ta
 
 @dataclass(eq=False, repr=False)
 class WatchHostsRequest(_Message):
-    pass
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
 
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "WatchHostsRequest", WatchHostsRequest)
@@ -320,6 +352,8 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "WatchHostsRequ
 
 @dataclass(eq=False, repr=False)
 class WatchHostsResponse(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     hosts: "list[Host]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
@@ -328,6 +362,8 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "WatchHostsResp
 
 @dataclass(eq=False, repr=False)
 class WatchJobsRequest(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     initial: "WatchJobsRequestInitial | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="watch_job_request_type"
     )
@@ -342,6 +378,8 @@ default_message_pool.register_message("dapr.proto.scheduler.v1", "WatchJobsReque
 
 @dataclass(eq=False, repr=False)
 class WatchJobsRequestInitial(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     app_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     namespace: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -362,6 +400,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class WatchJobsRequestResult(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     id: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     status: "WatchJobsRequestResultStatus" = betterproto2.field(
@@ -376,6 +416,8 @@ default_message_pool.register_message(
 
 @dataclass(eq=False, repr=False)
 class WatchJobsResponse(_Message):
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     id: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
