@@ -6,7 +6,6 @@ to keep for every request with a policy. Pure; imports nothing from meshnode.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final, final
 
 from attrs import define, field
@@ -42,7 +41,7 @@ class RequestView:
 
     target: str = ""
     policy: str = ""
-    attempts: deque[Attempt] = field(factory=lambda: deque(maxlen=KEPT))
+    attempts: list[Attempt] = field(factory=list)
     total: int = 0
     waiting_until: float | None = None
     waited: float = 0.0
@@ -51,6 +50,8 @@ class RequestView:
         """Open the next attempt."""
         self.total += 1
         attempt = Attempt(self.total, now, self.waited)
+        if len(self.attempts) == KEPT:
+            del self.attempts[0]
         self.attempts.append(attempt)
         self.waiting_until = None
         self.waited = 0.0
