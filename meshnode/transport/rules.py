@@ -208,13 +208,20 @@ def is_grpc(content_type: bytes | None) -> bool:
     return content_type[16:17] in (b"", b"+", b";")
 
 
-def refusal(block: HeaderBlock) -> list[Pair] | None:
-    """The answer (headers that end the stream) to a request that is not gRPC; None if it is gRPC."""
+def refusal(block: HeaderBlock) -> tuple[list[Pair], bytes] | None:
+    """The answer, headers and body, to a request that is HTTP/2 but not gRPC; None if it is gRPC.
+
+    The body is for the person who points curl or a browser at the port.
+    """
+    method = block.get(b":method")
     if not is_grpc(block.get(b"content-type")):
-        return [(b":status", b"415"), *trailers(Status.UNKNOWN, "invalid gRPC request content-type")]
-    if block.get(b":method") != b"POST":
-        return [(b":status", b"405"), *trailers(Status.INTERNAL, "a gRPC request must use POST")]
-    return None
+        status, text = b"415", b"This port speaks gRPC: content-type must be application/grpc.\n"
+    elif method != b"POST":
+        status, text = b"405", b"This port speaks gRPC: the method must be POST.\n"
+    else:
+        return None
+    body = b"" if method == b"HEAD" else text
+    return [(b":status", status), (b"content-type", b"text/plain; charset=utf-8")], body
 
 
 # --- statuses

@@ -188,7 +188,9 @@ async def test_cancellations_and_answers_race(client: Peer) -> None:
     async with serving(echo) as (target, server), connected(client, target) as call:
         for timeout in (0.001, 0.003, 0.006, 0.01, 0.02):
             results = await call("Chat", *[b"x" * 2000] * 20, do="calls", times=20, timeout=timeout)
-            assert {result["code"] for result in results} <= {0, 4}
+            # The second is what grpcio's asyncio client makes of writing after its own deadline.
+            ends = {result["code"] for result in results if result["message"] != "Internal error from Core"}
+            assert ends <= {0, 4}
         assert (await call("Echo", b"next"))["replies"] == [b"next"]
         assert server.in_flight == 0
 
@@ -225,9 +227,10 @@ async def test_a_unix_socket(client: Peer, tmp_path: Path) -> None:
         assert (await call("Echo", b"local"))["replies"] == [b"local"]
 
 
-async def test_draining_finishes_calls_and_takes_no_more(client: Peer) -> None:
+async def test_draining_finishes_calls_and_takes_no_more(grpcio_client: Peer) -> None:
+    # Not with grpclib: at GOAWAY it closes the connection with all its calls.
     echo = Echo()
-    async with serving(echo) as (target, server), connected(client, target) as call:
+    async with serving(echo) as (target, server), connected(grpcio_client, target) as call:
         await call("Echo", b"connect")
         async with trio.open_nursery() as nursery:
             results: list[Any] = []
