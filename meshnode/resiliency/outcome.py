@@ -14,6 +14,7 @@ from trio import TooSlowError
 from meshnode.errors import (
     CircuitOpen,
     ComponentError,
+    ConfigError,
     EtagInvalid,
     EtagMismatch,
     InvalidArgument,
@@ -54,7 +55,7 @@ class Verdict(enum.Enum):
 # callers who compete for a key can open the breaker of a healthy store.)
 _HEALTHY = (EtagMismatch,)
 # The request was refused for what it is, perhaps before it reached the target: no sign at all.
-_MISTAKES = (EtagInvalid, InvalidArgument, NotImplementedHere)
+_MISTAKES = (EtagInvalid, InvalidArgument, NotImplementedHere, ConfigError)
 _PERMANENT = (*_HEALTHY, *_MISTAKES)
 
 

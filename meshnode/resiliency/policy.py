@@ -130,7 +130,7 @@ class Policies:
         self._components: dict[tuple[str, str, Direction], Policy] = {}
         self._component_breakers: dict[tuple[str, str], Breaker] = {}
         self._built_in: dict[str, Policy] = {}
-        self._budgets = {name: RetryBudget(share) for name, share in tables.budgets.items()}
+        self._budgets: dict[str, RetryBudget] = {}
 
     @classmethod
     def build(
@@ -208,7 +208,7 @@ class Policies:
         target = f"app/{app_id}"
         rule = group.rule
         breaker = _new_breaker(endpoint, rule.breaker, target) if rule.breaker else None
-        policy = self._policy(f"endpoint[{app_id}, {endpoint}]", target, rule, breaker, app_id)
+        policy = self._policy(f"endpoint[{app_id}, {endpoint}]", target, rule, breaker)
         group.policies.put(method, policy)
         return policy
 
@@ -222,7 +222,7 @@ class Policies:
                 breaker = _new_breaker(f"{actor_type}-{actor_id}", rule.breaker, target)
             else:
                 breaker = group.shared_breaker = _new_breaker(actor_type, rule.breaker, target)
-        policy = self._policy(f"actor[{actor_type}, {actor_id}]", target, rule, breaker, actor_type)
+        policy = self._policy(f"actor[{actor_type}, {actor_id}]", target, rule, breaker)
         group.policies.put(actor_id, policy)
         return policy
 
@@ -240,18 +240,25 @@ class Policies:
             if breaker is None:
                 breaker = _new_breaker(f"{rule.breaker.template}-{name}", rule.breaker, target)
                 self._component_breakers[key] = breaker
-        return self._policy(f"component[{name}] {way}", target, rule, breaker, name)
+        return self._policy(f"component[{name}] {way}", target, rule, breaker)
 
-    def _policy(self, name: str, target: str, rule: Rule, breaker: Breaker | None, budget: str) -> Policy:
+    def _policy(self, name: str, target: str, rule: Rule, breaker: Breaker | None) -> Policy:
         return Policy(
             name,
             target,
             timeout=rule.timeout,
             retry=rule.retry,
             breaker=breaker,
-            budget=self._budgets.get(budget),
+            budget=self._budget(target),
             rng=self._rng,
         )
+
+    def _budget(self, target: str) -> RetryBudget | None:
+        """One a target: an app and a component of the same name each have their own."""
+        share = self._tables.budgets.get(target.partition("/")[2])
+        if share is None:
+            return None
+        return self._budgets.setdefault(target, RetryBudget(share))
 
 
 def _new_breaker(name: str, settings: BreakerSettings, target: str) -> Breaker:

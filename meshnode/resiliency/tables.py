@@ -15,9 +15,10 @@ from typing import Final, Generic, TypeVar, final
 from attrs import define, evolve, field, frozen
 
 from meshnode.config import resiliency as model
+from meshnode.config.cel import compile_trip
 from meshnode.errors import ConfigError, Problem
 from meshnode.resiliency.backoff import BackoffSettings
-from meshnode.resiliency.breaker import BreakerSettings, Trip, default_trip
+from meshnode.resiliency.breaker import BreakerSettings, default_trip
 
 __all__ = [
     "BUILT_IN_ACTOR",
@@ -131,8 +132,6 @@ def _add_policies(tables: Tables, resource: model.Resiliency, problems: list[Pro
     for name, breaker in resource.circuit_breakers.items():
         try:
             tables.breakers[name] = Sourced(_breaker_settings(name, breaker), resource.name)
-        except ConfigError as error:
-            problems.extend(error.problems)
         except ValueError as error:
             problems.append(_problem(resource, f"policies.circuitBreakers.{name}.trip", str(error)))
 
@@ -155,16 +154,9 @@ def _breaker_settings(name: str, policy: model.BreakerPolicy) -> BreakerSettings
         max_requests=max(policy.max_requests, 1),
         interval=max(policy.interval, 0.0),
         timeout=policy.timeout if policy.timeout > 0 else _DEFAULT_BREAKER_TIMEOUT,
-        trip=_compile(policy.trip) if policy.trip else default_trip,
+        trip=compile_trip(policy.trip) if policy.trip else default_trip,
         trip_text=policy.trip or "consecutiveFailures > 5",
     )
-
-
-def _compile(text: str) -> Trip:
-    # Imported here: only a trip of its own needs the CEL compiler at start.
-    from meshnode.config.cel import compile_trip
-
-    return compile_trip(text)
 
 
 def _add_targets(tables: Tables, resource: model.Resiliency, problems: list[Problem]) -> None:
@@ -211,4 +203,5 @@ def _named(resource: model.Resiliency) -> Iterable[tuple[str, model.PolicyNames]
 
 
 def _problem(resource: model.Resiliency, path: str, message: str, remedy: str = "") -> Problem:
-    return Problem(message, field=f"Resiliency {resource.name!r}: spec.{path}", remedy=remedy)
+    source = resource.source
+    return Problem(message, source.file, source.line, f"Resiliency {resource.name!r}: spec.{path}", remedy)

@@ -368,10 +368,25 @@ def test_the_list_of_breakers() -> None:
 
 
 def test_a_budget_is_shared_by_all_endpoints_of_its_target() -> None:
-    policies = build(evolve(QUICKSTART, retry_budgets={"order-processor": 0.2}))
+    policies = build(evolve(QUICKSTART, retry_budgets={"order-processor": 0.2, "Cart": 0.5}))
     one, two = policies.for_app("order-processor", "1"), policies.for_app("order-processor", "2")
     assert one.budget is two.budget is not None
     assert policies.for_component("statestore", "Statestore").budget is None
+    assert policies.for_actor("Cart", "1").budget is not one.budget
+
+
+def test_an_app_and_a_component_of_one_name_have_a_budget_each() -> None:
+    names = PolicyNames("", "retryForever")
+    shop = evolve(
+        QUICKSTART,
+        apps={"shop": AppTarget(names)},
+        components={"shop": ComponentTarget(names, names)},
+        retry_budgets={"shop": 0.1},
+    )
+    policies = build(shop)
+    app, component = policies.for_app("shop", "m"), policies.for_component("shop", "Pubsub")
+    assert app.budget is not component.budget
+    assert component.budget is policies.for_component("shop", "Pubsub", "inbound").budget is not None
 
 
 # --- explain ---

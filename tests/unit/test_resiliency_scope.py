@@ -17,11 +17,13 @@ from meshnode.config.resiliency import Backoff as Kind
 from meshnode.errors import (
     CircuitOpen,
     ComponentError,
+    ConfigError,
     EtagInvalid,
     EtagMismatch,
     InvalidArgument,
     MeshError,
     NotImplementedHere,
+    Problem,
 )
 from meshnode.resiliency import (
     NO_POLICY,
@@ -151,7 +153,13 @@ async def test_zero_retries_are_one_attempt(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [EtagMismatch("stale"), EtagInvalid("no number"), InvalidArgument("no"), NotImplementedHere("no query")],
+    [
+        EtagMismatch("stale"),
+        EtagInvalid("no number"),
+        InvalidArgument("no"),
+        NotImplementedHere("no query"),
+        ConfigError([Problem("wrong")]),
+    ],
     ids=lambda error: type(error).__name__,
 )
 async def test_errors_that_must_come_again_are_not_retried(
