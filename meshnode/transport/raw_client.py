@@ -1,0 +1,216 @@
+"""The client's side of one call, in raw messages.
+
+Imports trio for its exceptions, and the modules below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, final
+
+from grpclib.const import Status
+
+from meshnode.transport.client_connection import ClientConnection
+from meshnode.transport.derived import encoded, wire
+from meshnode.transport.exceptions import GRPCError, ProtocolError
+from meshnode.transport.frames import ErrorCode, wire_headers
+from meshnode.transport.h2stream import H2Stream
+from meshnode.transport.hpack import HeaderBlock, Pair
+from meshnode.transport.waiting import until_readable, until_writable
+
+if TYPE_CHECKING:
+    from meshnode.transport.channel import Channel
+
+__all__ = ["RawClientCall", "RawResponse", "unary"]
+
+
+class RawResponse(NamedTuple):
+    """What a unary call came back with, as it was on the wire."""
+
+    headers: HeaderBlock
+    frame: bytes | None
+    """The message with its prefix; None if there was none, as with most errors."""
+    trailers: HeaderBlock
+    """The same object as `headers` if the response consisted of these only ("trailers-only")."""
+
+
+async def unary(
+    connection: ClientConnection, stream: H2Stream, headers: Sequence[Pair], frame: bytes
+) -> RawResponse:
+    """Send the whole request on a fresh stream and wait for the whole response."""
+    reply: bytes | None = None
+    try:
+        if connection.congested or not connection.outbound.unary(
+            stream, wire(headers, end=False), frame, None
+        ):
+            await _send_whole(connection, stream, encoded(headers), frame)
+        while True:
+            if stream.first is not None:
+                if reply is not None:
+                    raise GRPCError(Status.INTERNAL, "the response of a unary call has several messages")
+                reply = stream.pop()
+                connection.inflow.taken(stream, reply or b"")
+            elif stream.remote_ended:
+                break
+            elif stream.error is not None:
+                raise stream.error
+            else:
+                connection.inflow.starving(stream)
+                await until_readable(stream)
+    except BaseException:
+        connection.h2.cancel(stream, ErrorCode.CANCEL)
+        connection.inflow.abandon(stream)
+        raise
+    if stream.error is not None:
+        raise stream.error
+    if stream.headers is None or stream.trailers is None:
+        raise GRPCError(Status.INTERNAL, "the server ended the call without trailers")
+    return RawResponse(stream.headers, reply, stream.trailers)
+
+
+async def _send_whole(connection: ClientConnection, stream: H2Stream, block: bytes, frame: bytes) -> None:
+    """The request of a unary call that windows or sizes keep from leaving in one write."""
+    await connection.room()
+    connection.outbound.headers(stream, block, end=False)
+    offset = 0
+    while not stream.remote_ended:
+        offset = connection.outbound.data(stream, frame, offset, end=True)
+        if offset == len(frame):
+            await connection.room()
+            return
+        await until_writable(stream)
+
+
+@final
+class RawClientCall:
+    """One call: an async context manager that opens it, and resets it if it is left before its end.
+
+    A *frame* is one message with its five-byte prefix.
+    """
+
+    __slots__ = ("_channel", "_connection", "_ended", "_request", "_stream")
+
+    _connection: ClientConnection
+    _stream: H2Stream
+
+    def __init__(self, channel: Channel, request: Sequence[Pair] | bytes) -> None:
+        self._channel = channel
+        self._request = request  # pairs, or an encoded block
+        self._ended = False
+
+    async def __aenter__(self) -> RawClientCall:
+        self._connection, self._stream = await self._channel.acquire()
+        block = self._request if isinstance(self._request, bytes) else encoded(self._request)
+        self._connection.outbound.headers(self._stream, block, end=False)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.cancel()
+        self._connection.inflow.abandon(self._stream)
+
+    async def begin_unary(self, frame: bytes) -> None:
+        """Instead of entering the context: open the call, send its only message and end the request."""
+        self._connection, self._stream = await self._channel.acquire()
+        self._ended = True
+        block = self._request if isinstance(self._request, bytes) else encoded(self._request)
+        head = wire_headers(block, end=False)
+        try:
+            if self._connection.congested or not self._connection.outbound.unary(
+                self._stream, head, frame, None
+            ):
+                await _send_whole(self._connection, self._stream, block, frame)
+        except BaseException:
+            self.cancel()
+            raise
+
+    # --- the request
+
+    async def send_frame(self, frame: bytes, end: bool = False) -> None:
+        """Send one message; waits while the server's windows are exhausted. `end` ends the request."""
+        if self._ended:
+            raise ProtocolError("the request is already ended")
+        self._ended = end
+        stream, outbound = self._stream, self._connection.outbound
+        self._check(stream)
+        offset = 0
+        while (offset := outbound.data(stream, frame, offset, end=end)) < len(frame):
+            await until_writable(stream)
+            self._check(stream)
+        await self._connection.room()
+
+    async def end(self) -> None:
+        """End the request."""
+        if self._ended:
+            raise ProtocolError("the request is already ended")
+        self._ended = True
+        if not self._stream.remote_ended:
+            self._connection.outbound.data(self._stream, b"", 0, end=True)
+        await self._connection.room()
+
+    @staticmethod
+    def _check(stream: H2Stream) -> None:
+        """A server may end a call before it has read the whole request: the rest is then nobody's concern."""
+        if stream.error is not None:
+            raise stream.error
+        if stream.remote_ended:
+            raise ProtocolError("the server has already ended the call")
+
+    # --- the response
+
+    async def headers(self) -> HeaderBlock:
+        """The response headers; of a trailers-only response these are its trailers, too."""
+        stream = self._stream
+        while stream.headers is None:
+            if stream.error is not None:
+                raise stream.error
+            await until_readable(stream)
+        return stream.headers
+
+    async def receive_frame(self) -> bytes | None:
+        """The next message; None after the last, when `trailers` are there."""
+        stream, inflow = self._stream, self._connection.inflow
+        while True:
+            frame = stream.pop()
+            if frame is not None:
+                inflow.taken(stream, frame)
+                return frame
+            if stream.error is not None:
+                raise stream.error
+            if stream.remote_ended:
+                if stream.trailers is None:
+                    raise GRPCError(Status.INTERNAL, "the server ended the call without trailers")
+                return None
+            inflow.starving(stream)
+            await until_readable(stream)
+
+    @property
+    def trailers(self) -> HeaderBlock:
+        """How the call ended; only after `receive_frame` has returned None."""
+        if self._stream.trailers is None:
+            raise ProtocolError("the call has not ended yet")
+        return self._stream.trailers
+
+    @property
+    def has_headers(self) -> bool:
+        """Whether the response headers are here."""
+        return self._stream.headers is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the response has ended, or the call was lost."""
+        return self._stream.remote_ended
+
+    @property
+    def readable(self) -> bool:
+        """Whether `receive_frame` would return at once."""
+        return self._stream.first is not None or self._stream.remote_ended
+
+    def cancel(self) -> None:
+        """Reset the stream, unless it is over."""
+        self._connection.h2.cancel(self._stream, ErrorCode.CANCEL)
