@@ -1,4 +1,4 @@
-"""The `meshnode` command as a whole: its verbs, its help, and the one place where errors become exit codes."""
+"""The `meshnode` command: its verbs, its help, and the one place where errors become exit codes."""
 
 from __future__ import annotations
 
@@ -61,8 +61,14 @@ _PANELS = {
         },
     }
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, help="Same as `meshnode version`.",
-              callback=lambda context, _, value: _version(context) if value else None)  # fmt: skip
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, value: _version(context) if value else None,
+    help="Same as `meshnode version`.",
+)
 def application() -> None:
     """A service-mesh node beside your application, over gRPC only, with Dapr's wire contract.
 

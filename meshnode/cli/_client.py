@@ -60,7 +60,9 @@ def find_record(app_id: str) -> RunRecord:
     found = [record for record in records if record.app_id == app_id]
     if found:
         return found[-1]
-    hint = suggestion(app_id, {record.app_id for record in records}) or "`meshnode list` shows what is running"
+    hint = (
+        suggestion(app_id, {record.app_id for record in records}) or "`meshnode list` shows what is running"
+    )
     raise CliError(f"no node of {app_id} is running on this machine", hint)
 
 
@@ -69,7 +71,9 @@ def _only_record() -> RunRecord:
     if len(records) == 1:
         return records[0]
     if not records:
-        raise CliError("no node is running on this machine", "start one with `meshnode run`, or give --address")
+        raise CliError(
+            "no node is running on this machine", "start one with `meshnode run`, or give --address"
+        )
     names = ", ".join(sorted({record.app_id for record in records}))
     raise UsageProblem("several nodes are running: say which with --app-id", f"running: {names}")
 

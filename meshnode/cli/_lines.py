@@ -30,7 +30,8 @@ async def lines(stream: trio.abc.ReceiveStream) -> AsyncGenerator[bytes, None]:
         buffer += chunk
         *whole, rest = bytes(buffer).split(b"\n")
         for line in whole:
-            yield line.removesuffix(b"\r")
+            for start in range(0, max(len(line), 1), LONGEST):
+                yield line[start : start + LONGEST].removesuffix(b"\r")
         while len(rest) > LONGEST:
             yield rest[:LONGEST]
             rest = rest[LONGEST:]

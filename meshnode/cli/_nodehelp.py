@@ -22,6 +22,6 @@ command = FlagVerb(
     """Run one node beside one application: what `daprd` is to Dapr, with its flags.
 
     Every flag can also be set as MESHNODE_<FLAG>, in the project's .meshnode/config.toml or in the user's
-    config.toml. From the environment: DAPR_API_TOKEN, APP_API_TOKEN, NAMESPACE, DAPR_HOST_IP. The node ends on
-    SIGTERM and SIGINT after the calls in flight. Flags of daprd that mean HTTP are refused.""",
+    config.toml. From the environment: DAPR_API_TOKEN, APP_API_TOKEN, NAMESPACE, DAPR_HOST_IP. The node ends
+    on SIGTERM and SIGINT after the calls in flight. Flags of daprd that mean HTTP are refused.""",
 )

@@ -19,7 +19,7 @@ from meshnode.cli._output import Output
 from meshnode.cli._runflags import GLOBAL_FLAGS
 from meshnode.cli._settings import Resolved, resolve
 
-__all__ = ["FlagVerb", "LazyGroup", "Verb", "VerbGroup", "output", "settings_of"]
+__all__ = ["FlagVerb", "LazyGroup", "Verb", "VerbGroup", "given_globals", "output", "settings_of"]
 
 _GLOBALS = FlagTable("meshnode", GLOBAL_FLAGS)
 _META = "meshnode.globals"
@@ -44,10 +44,15 @@ def _global_options() -> list[click.Option]:
     ]
 
 
+def given_globals() -> dict[str, str]:
+    """The global options of the command line, by name."""
+    found: dict[str, str] = click.get_current_context().find_root().meta.get(_META, {})
+    return found
+
+
 def output() -> Output:
     """The output of the running command."""
-    given = click.get_current_context().find_root().meta.get(_META, {})
-    settings = resolve(_GLOBALS, given, os.environ)
+    settings = resolve(_GLOBALS, given_globals(), os.environ)
     return Output(settings.get("output", "table"), settings.get("color", "auto"))
 
 
@@ -73,7 +78,7 @@ class VerbGroup(click.RichGroup):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0] if args else ""
         if self.get_command(ctx, name) is None and not ctx.resilient_parsing and not name.startswith("-"):
-            known = [command for command in self.list_commands(ctx)]
+            known = self.list_commands(ctx)
             raise UsageProblem(
                 f"unknown command {name}", suggestion(name, known) or f"see {ctx.command_path} --help"
             )
@@ -149,7 +154,6 @@ _CLICK_TYPES = {Kind.PATH: click.Path(), Kind.PATHS: click.Path()}
 
 def settings_of(table: FlagTable, parsed: Parsed) -> Resolved:
     """The parsed flags with environment and files below them."""
-    context = click.get_current_context()
-    given = context.find_root().meta.get(_META, {})
     names = {flag.name for flag in table.flags}
-    return resolve(table, {k: v for k, v in given.items() if k in names} | dict(parsed.values), os.environ)
+    given = {name: value for name, value in given_globals().items() if name in names}
+    return resolve(table, given | dict(parsed.values), os.environ)

@@ -38,7 +38,9 @@ def _run(parsed: Parsed) -> int:
     color = settings.get("color", "auto")
 
     def say(text: str) -> None:
-        print(paint(f"-- {text}", "dim", use_color(color, os.environ, sys.stderr)), file=sys.stderr, flush=True)
+        print(
+            paint(f"-- {text}", "dim", use_color(color, os.environ, sys.stderr)), file=sys.stderr, flush=True
+        )
 
     width = max(len(f"NODE - {plan.app_id}") for plan in plans) if len(plans) > 1 else len("NODE")
     console = Console(sys.stdout.buffer, use_color(color, os.environ, sys.stdout), width)

@@ -122,7 +122,7 @@ def test_quantity(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "Mi", "4mb", "4 Mi", "1.5", "four", "4MiMi", "inf", "1e3"])
 def test_quantity_mistakes(text: str) -> None:
-    with pytest.raises(ValueError, match="size|bytes"):
+    with pytest.raises(ValueError, match=r"size|bytes"):
         parse_quantity(text)
 
 

@@ -120,7 +120,7 @@ class TestPrecedence:
         assert resolve(NODE_TABLE, {}, layers).get("resources-path") == (tmp_path / "res",)
 
     def test_sources_are_named_in_messages(self, layers: dict[str, str], tmp_path: Path) -> None:
-        with pytest.raises(UsageProblem, match="^MESHNODE_APP_PORT: 'x' is not"):
+        with pytest.raises(UsageProblem, match=r"^MESHNODE_APP_PORT: 'x' is not"):
             resolve(NODE_TABLE, {}, layers | {"MESHNODE_APP_PORT": "x"}).get("app-port")
         path = tmp_path / ".meshnode" / "config.toml"
         path.write_text("log-lvel = 'x'")

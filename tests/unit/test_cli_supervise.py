@@ -1,4 +1,7 @@
-"""One application and its node: who is started when, who ends whom, and with which exit code. Children are fakes, time is virtual."""
+"""One application and its node: who is started when, who ends whom, and with which exit code.
+
+Children are fakes, time is virtual.
+"""
 
 from __future__ import annotations
 
