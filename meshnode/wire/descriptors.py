@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from ._runtime import MAX_DEPTH, long_tag, size, skip
 
-__all__ = ["file", "file_of", "services"]
+__all__ = ["file", "file_of"]
 
 # What is wanted of google.protobuf.FileDescriptorProto and the messages inside it, by field number. Each of
 # those messages has its name in field 1.
@@ -49,13 +49,6 @@ def file_of(symbol: str) -> list[bytes] | None:
     _, symbols = _index()
     name = symbols.get(symbol)
     return None if name is None else file(name)
-
-
-def services(name: str) -> list[str]:
-    """The full names of the services that a .proto file declares."""
-    files, _ = _index()
-    content = files.get(name, b"")
-    return [_join(_text(content, _PACKAGE), _text(part, _NAME)) for part in _parts(content, _FILE_SERVICE)]
 
 
 @cache

@@ -9,10 +9,15 @@ from pathlib import Path
 from unittest import mock
 
 import jinja2
-from betterproto2_compiler.lib.google.protobuf import FileDescriptorProto, FileDescriptorSet, SourceCodeInfo
+from betterproto2_compiler.lib.google.protobuf import (
+    FieldDescriptorProtoType,
+    FileDescriptorProto,
+    FileDescriptorSet,
+    SourceCodeInfo,
+)
 from betterproto2_compiler.lib.google.protobuf.compiler import CodeGeneratorRequest
 from betterproto2_compiler.plugin import parser
-from betterproto2_compiler.plugin.models import OutputTemplate
+from betterproto2_compiler.plugin.models import FieldCompiler, MapEntryCompiler, OutputTemplate
 
 from meshnode.wire._generate.model import codec_module
 
@@ -67,6 +72,7 @@ def _renderer() -> Callable[[OutputTemplate], str]:
         undefined=jinja2.StrictUndefined,
         autoescape=False,
     )
+    environment.globals |= {"parameter": _parameter, "initial": _initial}
     template = environment.get_template("module.py.j2")
 
     def render(output_file: OutputTemplate) -> str:
@@ -79,6 +85,37 @@ def _renderer() -> Callable[[OutputTemplate], str]:
         return tidy(code)
 
     return render
+
+
+# The values of unset fields. Everything else starts as None, which `__init__` replaces where it must.
+_DEFAULTS = {"str": '""', "bytes": 'b""', "bool": "False", "int": "0", "float": "0.0"}
+
+
+def _parameter(field: FieldCompiler) -> str:
+    """A field as a parameter of its message's `__init__`.
+
+    Written out, and not left to `dataclass`, because that compiles every `__init__` at every start.
+    """
+    annotation = field.annotation
+    nullable = field.optional and not _is_container(field)
+    default = "None" if _is_container(field) or nullable else _DEFAULTS.get(field.py_type, "None")
+    if default == "None" and not nullable:
+        annotation += " | None"
+    return f'{field.py_name}: "{annotation}" = {default}'
+
+
+def _initial(field: FieldCompiler) -> str:
+    """What `__init__` makes of that parameter."""
+    name = field.py_name
+    if _is_container(field):
+        return f"{'{}' if isinstance(field, MapEntryCompiler) else '[]'} if {name} is None else {name}"
+    if field.optional or field.field_type != FieldDescriptorProtoType.ENUM:
+        return name
+    return f"{field.py_type}(0) if {name} is None else {name}"
+
+
+def _is_container(field: FieldCompiler) -> bool:
+    return field.repeated or isinstance(field, MapEntryCompiler)
 
 
 def _exported(output_file: OutputTemplate) -> list[str]:

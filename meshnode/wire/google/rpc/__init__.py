@@ -2,7 +2,6 @@
 # sources: google/rpc/error_details.proto, google/rpc/status.proto
 
 import datetime
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import betterproto2
@@ -33,26 +32,30 @@ __all__ = (
 )
 
 
-@dataclass(eq=False, repr=False)
 class BadRequest(_Message):
     """
     What was wrong with a request, field by field.
     """
 
-    _codec = "google.rpc._codec_error_details"
-
     field_violations: "list[BadRequestFieldViolation]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    _codec = "google.rpc._codec_error_details"
+    __match_args__ = ("field_violations",)
+
+    def __init__(
+        self,
+        field_violations: "list[BadRequestFieldViolation] | None" = None,
+    ) -> None:
+        self.field_violations = [] if field_violations is None else field_violations
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("google.rpc", "BadRequest", BadRequest)
 
 
-@dataclass(eq=False, repr=False)
 class BadRequestFieldViolation(_Message):
-    _codec = "google.rpc._codec_error_details"
-
     field: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     description: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -63,29 +66,59 @@ class BadRequestFieldViolation(_Message):
         4, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "google.rpc._codec_error_details"
+    __match_args__ = (
+        "field",
+        "description",
+        "reason",
+        "localized_message",
+    )
+
+    def __init__(
+        self,
+        field: "str" = "",
+        description: "str" = "",
+        reason: "str" = "",
+        localized_message: "LocalizedMessage | None" = None,
+    ) -> None:
+        self.field = field
+        self.description = description
+        self.reason = reason
+        self.localized_message = localized_message
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("google.rpc", "BadRequest.FieldViolation", BadRequestFieldViolation)
 
 
-@dataclass(eq=False, repr=False)
 class DebugInfo(_Message):
-    _codec = "google.rpc._codec_error_details"
-
     stack_entries: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
     detail: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "google.rpc._codec_error_details"
+    __match_args__ = (
+        "stack_entries",
+        "detail",
+    )
+
+    def __init__(
+        self,
+        stack_entries: "list[str] | None" = None,
+        detail: "str" = "",
+    ) -> None:
+        self.stack_entries = [] if stack_entries is None else stack_entries
+        self.detail = detail
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("google.rpc", "DebugInfo", DebugInfo)
 
 
-@dataclass(eq=False, repr=False)
 class ErrorInfo(_Message):
     """
     The machine-readable cause: a reason, unique within its domain.
     """
-
-    _codec = "google.rpc._codec_error_details"
 
     reason: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -97,65 +130,136 @@ class ErrorInfo(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "google.rpc._codec_error_details"
+    __match_args__ = (
+        "reason",
+        "domain",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        reason: "str" = "",
+        domain: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.reason = reason
+        self.domain = domain
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("google.rpc", "ErrorInfo", ErrorInfo)
 
 
-@dataclass(eq=False, repr=False)
 class Help(_Message):
-    _codec = "google.rpc._codec_error_details"
-
     links: "list[HelpLink]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "google.rpc._codec_error_details"
+    __match_args__ = ("links",)
+
+    def __init__(
+        self,
+        links: "list[HelpLink] | None" = None,
+    ) -> None:
+        self.links = [] if links is None else links
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("google.rpc", "Help", Help)
 
 
-@dataclass(eq=False, repr=False)
 class HelpLink(_Message):
-    _codec = "google.rpc._codec_error_details"
-
     description: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     url: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "google.rpc._codec_error_details"
+    __match_args__ = (
+        "description",
+        "url",
+    )
+
+    def __init__(
+        self,
+        description: "str" = "",
+        url: "str" = "",
+    ) -> None:
+        self.description = description
+        self.url = url
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("google.rpc", "Help.Link", HelpLink)
 
 
-@dataclass(eq=False, repr=False)
 class LocalizedMessage(_Message):
-    _codec = "google.rpc._codec_error_details"
-
     locale: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     message: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "google.rpc._codec_error_details"
+    __match_args__ = (
+        "locale",
+        "message",
+    )
+
+    def __init__(
+        self,
+        locale: "str" = "",
+        message: "str" = "",
+    ) -> None:
+        self.locale = locale
+        self.message = message
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("google.rpc", "LocalizedMessage", LocalizedMessage)
 
 
-@dataclass(eq=False, repr=False)
 class PreconditionFailure(_Message):
-    _codec = "google.rpc._codec_error_details"
-
     violations: "list[PreconditionFailureViolation]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    _codec = "google.rpc._codec_error_details"
+    __match_args__ = ("violations",)
+
+    def __init__(
+        self,
+        violations: "list[PreconditionFailureViolation] | None" = None,
+    ) -> None:
+        self.violations = [] if violations is None else violations
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("google.rpc", "PreconditionFailure", PreconditionFailure)
 
 
-@dataclass(eq=False, repr=False)
 class PreconditionFailureViolation(_Message):
-    _codec = "google.rpc._codec_error_details"
-
     type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     subject: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     description: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+    _codec = "google.rpc._codec_error_details"
+    __match_args__ = (
+        "type",
+        "subject",
+        "description",
+    )
+
+    def __init__(
+        self,
+        type: "str" = "",
+        subject: "str" = "",
+        description: "str" = "",
+    ) -> None:
+        self.type = type
+        self.subject = subject
+        self.description = description
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -163,22 +267,26 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class QuotaFailure(_Message):
-    _codec = "google.rpc._codec_error_details"
-
     violations: "list[QuotaFailureViolation]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    _codec = "google.rpc._codec_error_details"
+    __match_args__ = ("violations",)
+
+    def __init__(
+        self,
+        violations: "list[QuotaFailureViolation] | None" = None,
+    ) -> None:
+        self.violations = [] if violations is None else violations
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("google.rpc", "QuotaFailure", QuotaFailure)
 
 
-@dataclass(eq=False, repr=False)
 class QuotaFailureViolation(_Message):
-    _codec = "google.rpc._codec_error_details"
-
     subject: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     description: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -199,29 +307,71 @@ class QuotaFailureViolation(_Message):
 
     future_quota_value: "int | None" = betterproto2.field(8, betterproto2.TYPE_INT64, optional=True)
 
+    _codec = "google.rpc._codec_error_details"
+    __match_args__ = (
+        "subject",
+        "description",
+        "api_service",
+        "quota_metric",
+        "quota_id",
+        "quota_dimensions",
+        "quota_value",
+        "future_quota_value",
+    )
+
+    def __init__(
+        self,
+        subject: "str" = "",
+        description: "str" = "",
+        api_service: "str" = "",
+        quota_metric: "str" = "",
+        quota_id: "str" = "",
+        quota_dimensions: "dict[str, str] | None" = None,
+        quota_value: "int" = 0,
+        future_quota_value: "int | None" = None,
+    ) -> None:
+        self.subject = subject
+        self.description = description
+        self.api_service = api_service
+        self.quota_metric = quota_metric
+        self.quota_id = quota_id
+        self.quota_dimensions = {} if quota_dimensions is None else quota_dimensions
+        self.quota_value = quota_value
+        self.future_quota_value = future_quota_value
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("google.rpc", "QuotaFailure.Violation", QuotaFailureViolation)
 
 
-@dataclass(eq=False, repr=False)
 class RequestInfo(_Message):
-    _codec = "google.rpc._codec_error_details"
-
     request_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     serving_data: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "google.rpc._codec_error_details"
+    __match_args__ = (
+        "request_id",
+        "serving_data",
+    )
+
+    def __init__(
+        self,
+        request_id: "str" = "",
+        serving_data: "str" = "",
+    ) -> None:
+        self.request_id = request_id
+        self.serving_data = serving_data
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("google.rpc", "RequestInfo", RequestInfo)
 
 
-@dataclass(eq=False, repr=False)
 class ResourceInfo(_Message):
     """
     The resource that was asked for.
     """
-
-    _codec = "google.rpc._codec_error_details"
 
     resource_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -231,14 +381,32 @@ class ResourceInfo(_Message):
 
     description: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
 
+    _codec = "google.rpc._codec_error_details"
+    __match_args__ = (
+        "resource_type",
+        "resource_name",
+        "owner",
+        "description",
+    )
+
+    def __init__(
+        self,
+        resource_type: "str" = "",
+        resource_name: "str" = "",
+        owner: "str" = "",
+        description: "str" = "",
+    ) -> None:
+        self.resource_type = resource_type
+        self.resource_name = resource_name
+        self.owner = owner
+        self.description = description
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("google.rpc", "ResourceInfo", ResourceInfo)
 
 
-@dataclass(eq=False, repr=False)
 class RetryInfo(_Message):
-    _codec = "google.rpc._codec_error_details"
-
     retry_delay: "datetime.timedelta | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, unwrap=lambda: _protobuf__.Duration, optional=True
     )
@@ -246,14 +414,21 @@ class RetryInfo(_Message):
     Wait at least this long.
     """
 
+    _codec = "google.rpc._codec_error_details"
+    __match_args__ = ("retry_delay",)
+
+    def __init__(
+        self,
+        retry_delay: "datetime.timedelta | None" = None,
+    ) -> None:
+        self.retry_delay = retry_delay
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("google.rpc", "RetryInfo", RetryInfo)
 
 
-@dataclass(eq=False, repr=False)
 class Status(_Message):
-    _codec = "google.rpc._codec_status"
-
     code: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
     """
     A google.rpc.Code.
@@ -262,6 +437,24 @@ class Status(_Message):
     message: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     details: "list[_protobuf__.Any]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "google.rpc._codec_status"
+    __match_args__ = (
+        "code",
+        "message",
+        "details",
+    )
+
+    def __init__(
+        self,
+        code: "int" = 0,
+        message: "str" = "",
+        details: "list[_protobuf__.Any] | None" = None,
+    ) -> None:
+        self.code = code
+        self.message = message
+        self.details = [] if details is None else details
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("google.rpc", "Status", Status)

@@ -3,7 +3,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import betterproto2
@@ -45,48 +44,73 @@ class HealthCheckResponseServingStatus(betterproto2.Enum):
     """
 
 
-@dataclass(eq=False, repr=False)
 class HealthCheckRequest(_Message):
-    _codec = "grpc.health.v1._codec_health"
-
     service: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
     A service's full name; empty means the server as a whole.
     """
 
+    _codec = "grpc.health.v1._codec_health"
+    __match_args__ = ("service",)
+
+    def __init__(
+        self,
+        service: "str" = "",
+    ) -> None:
+        self.service = service
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("grpc.health.v1", "HealthCheckRequest", HealthCheckRequest)
 
 
-@dataclass(eq=False, repr=False)
 class HealthCheckResponse(_Message):
-    _codec = "grpc.health.v1._codec_health"
-
     status: "HealthCheckResponseServingStatus" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: HealthCheckResponseServingStatus(0)
     )
+
+    _codec = "grpc.health.v1._codec_health"
+    __match_args__ = ("status",)
+
+    def __init__(
+        self,
+        status: "HealthCheckResponseServingStatus | None" = None,
+    ) -> None:
+        self.status = HealthCheckResponseServingStatus(0) if status is None else status
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("grpc.health.v1", "HealthCheckResponse", HealthCheckResponse)
 
 
-@dataclass(eq=False, repr=False)
 class HealthListRequest(_Message):
     _codec = "grpc.health.v1._codec_health"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("grpc.health.v1", "HealthListRequest", HealthListRequest)
 
 
-@dataclass(eq=False, repr=False)
 class HealthListResponse(_Message):
-    _codec = "grpc.health.v1._codec_health"
-
     statuses: "dict[str, HealthCheckResponse]" = betterproto2.field(
         1,
         betterproto2.TYPE_MAP,
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_MESSAGE),
     )
+
+    _codec = "grpc.health.v1._codec_health"
+    __match_args__ = ("statuses",)
+
+    def __init__(
+        self,
+        statuses: "dict[str, HealthCheckResponse] | None" = None,
+    ) -> None:
+        self.statuses = {} if statuses is None else statuses
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("grpc.health.v1", "HealthListResponse", HealthListResponse)

@@ -3,7 +3,6 @@
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import betterproto2
@@ -35,25 +34,49 @@ __all__ = (
 )
 
 
-@dataclass(eq=False, repr=False)
 class ErrorResponse(_Message):
-    _codec = "grpc.reflection.v1._codec_reflection"
-
     error_code: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     error_message: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "grpc.reflection.v1._codec_reflection"
+    __match_args__ = (
+        "error_code",
+        "error_message",
+    )
+
+    def __init__(
+        self,
+        error_code: "int" = 0,
+        error_message: "str" = "",
+    ) -> None:
+        self.error_code = error_code
+        self.error_message = error_message
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("grpc.reflection.v1", "ErrorResponse", ErrorResponse)
 
 
-@dataclass(eq=False, repr=False)
 class ExtensionNumberResponse(_Message):
-    _codec = "grpc.reflection.v1._codec_reflection"
-
     base_type_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     extension_number: "list[int]" = betterproto2.field(2, betterproto2.TYPE_INT32, repeated=True)
+
+    _codec = "grpc.reflection.v1._codec_reflection"
+    __match_args__ = (
+        "base_type_name",
+        "extension_number",
+    )
+
+    def __init__(
+        self,
+        base_type_name: "str" = "",
+        extension_number: "list[int] | None" = None,
+    ) -> None:
+        self.base_type_name = base_type_name
+        self.extension_number = [] if extension_number is None else extension_number
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -61,45 +84,68 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ExtensionRequest(_Message):
-    _codec = "grpc.reflection.v1._codec_reflection"
-
     containing_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     extension_number: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
+
+    _codec = "grpc.reflection.v1._codec_reflection"
+    __match_args__ = (
+        "containing_type",
+        "extension_number",
+    )
+
+    def __init__(
+        self,
+        containing_type: "str" = "",
+        extension_number: "int" = 0,
+    ) -> None:
+        self.containing_type = containing_type
+        self.extension_number = extension_number
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("grpc.reflection.v1", "ExtensionRequest", ExtensionRequest)
 
 
-@dataclass(eq=False, repr=False)
 class FileDescriptorResponse(_Message):
-    _codec = "grpc.reflection.v1._codec_reflection"
-
     file_descriptor_proto: "list[bytes]" = betterproto2.field(1, betterproto2.TYPE_BYTES, repeated=True)
     """
     Serialised google.protobuf.FileDescriptorProto messages: the file asked for and what it imports.
     """
 
+    _codec = "grpc.reflection.v1._codec_reflection"
+    __match_args__ = ("file_descriptor_proto",)
+
+    def __init__(
+        self,
+        file_descriptor_proto: "list[bytes] | None" = None,
+    ) -> None:
+        self.file_descriptor_proto = [] if file_descriptor_proto is None else file_descriptor_proto
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("grpc.reflection.v1", "FileDescriptorResponse", FileDescriptorResponse)
 
 
-@dataclass(eq=False, repr=False)
 class ListServiceResponse(_Message):
-    _codec = "grpc.reflection.v1._codec_reflection"
-
     service: "list[ServiceResponse]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "grpc.reflection.v1._codec_reflection"
+    __match_args__ = ("service",)
+
+    def __init__(
+        self,
+        service: "list[ServiceResponse] | None" = None,
+    ) -> None:
+        self.service = [] if service is None else service
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("grpc.reflection.v1", "ListServiceResponse", ListServiceResponse)
 
 
-@dataclass(eq=False, repr=False)
 class ServerReflectionRequest(_Message):
-    _codec = "grpc.reflection.v1._codec_reflection"
-
     host: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     file_by_filename: "str | None" = betterproto2.field(
@@ -122,16 +168,40 @@ class ServerReflectionRequest(_Message):
         7, betterproto2.TYPE_STRING, optional=True, group="message_request"
     )
 
+    _codec = "grpc.reflection.v1._codec_reflection"
+    __match_args__ = (
+        "host",
+        "file_by_filename",
+        "file_containing_symbol",
+        "file_containing_extension",
+        "all_extension_numbers_of_type",
+        "list_services",
+    )
+
+    def __init__(
+        self,
+        host: "str" = "",
+        file_by_filename: "str | None" = None,
+        file_containing_symbol: "str | None" = None,
+        file_containing_extension: "ExtensionRequest | None" = None,
+        all_extension_numbers_of_type: "str | None" = None,
+        list_services: "str | None" = None,
+    ) -> None:
+        self.host = host
+        self.file_by_filename = file_by_filename
+        self.file_containing_symbol = file_containing_symbol
+        self.file_containing_extension = file_containing_extension
+        self.all_extension_numbers_of_type = all_extension_numbers_of_type
+        self.list_services = list_services
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "grpc.reflection.v1", "ServerReflectionRequest", ServerReflectionRequest
 )
 
 
-@dataclass(eq=False, repr=False)
 class ServerReflectionResponse(_Message):
-    _codec = "grpc.reflection.v1._codec_reflection"
-
     valid_host: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     original_request: "ServerReflectionRequest | None" = betterproto2.field(
@@ -154,17 +224,51 @@ class ServerReflectionResponse(_Message):
         7, betterproto2.TYPE_MESSAGE, optional=True, group="message_response"
     )
 
+    _codec = "grpc.reflection.v1._codec_reflection"
+    __match_args__ = (
+        "valid_host",
+        "original_request",
+        "file_descriptor_response",
+        "all_extension_numbers_response",
+        "list_services_response",
+        "error_response",
+    )
+
+    def __init__(
+        self,
+        valid_host: "str" = "",
+        original_request: "ServerReflectionRequest | None" = None,
+        file_descriptor_response: "FileDescriptorResponse | None" = None,
+        all_extension_numbers_response: "ExtensionNumberResponse | None" = None,
+        list_services_response: "ListServiceResponse | None" = None,
+        error_response: "ErrorResponse | None" = None,
+    ) -> None:
+        self.valid_host = valid_host
+        self.original_request = original_request
+        self.file_descriptor_response = file_descriptor_response
+        self.all_extension_numbers_response = all_extension_numbers_response
+        self.list_services_response = list_services_response
+        self.error_response = error_response
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "grpc.reflection.v1", "ServerReflectionResponse", ServerReflectionResponse
 )
 
 
-@dataclass(eq=False, repr=False)
 class ServiceResponse(_Message):
-    _codec = "grpc.reflection.v1._codec_reflection"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    _codec = "grpc.reflection.v1._codec_reflection"
+    __match_args__ = ("name",)
+
+    def __init__(
+        self,
+        name: "str" = "",
+    ) -> None:
+        self.name = name
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("grpc.reflection.v1", "ServiceResponse", ServiceResponse)

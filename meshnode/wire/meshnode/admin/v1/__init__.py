@@ -3,7 +3,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import betterproto2
@@ -132,10 +131,7 @@ class NodeState(betterproto2.Enum):
         }
 
 
-@dataclass(eq=False, repr=False)
 class Attempt(_Message):
-    _codec = "meshnode.admin.v1._codec_admin"
-
     number: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
     """
     Counts from 1.
@@ -160,14 +156,38 @@ class Attempt(_Message):
     Seconds waited before this attempt.
     """
 
+    _codec = "meshnode.admin.v1._codec_admin"
+    __match_args__ = (
+        "number",
+        "started_ago",
+        "state",
+        "code",
+        "message",
+        "waited",
+    )
+
+    def __init__(
+        self,
+        number: "int" = 0,
+        started_ago: "float" = 0.0,
+        state: "str" = "",
+        code: "int | None" = None,
+        message: "str" = "",
+        waited: "float" = 0.0,
+    ) -> None:
+        self.number = number
+        self.started_ago = started_ago
+        self.state = state
+        self.code = code
+        self.message = message
+        self.waited = waited
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("meshnode.admin.v1", "Attempt", Attempt)
 
 
-@dataclass(eq=False, repr=False)
 class Breaker(_Message):
-    _codec = "meshnode.admin.v1._codec_admin"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     target: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -183,14 +203,35 @@ class Breaker(_Message):
     Seconds until it half-opens; absent unless open.
     """
 
+    _codec = "meshnode.admin.v1._codec_admin"
+    __match_args__ = (
+        "name",
+        "target",
+        "state",
+        "counts",
+        "opens_in",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        target: "str" = "",
+        state: "BreakerState | None" = None,
+        counts: "BreakerCounts | None" = None,
+        opens_in: "float | None" = None,
+    ) -> None:
+        self.name = name
+        self.target = target
+        self.state = BreakerState(0) if state is None else state
+        self.counts = counts
+        self.opens_in = opens_in
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("meshnode.admin.v1", "Breaker", Breaker)
 
 
-@dataclass(eq=False, repr=False)
 class BreakerCounts(_Message):
-    _codec = "meshnode.admin.v1._codec_admin"
-
     requests: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     total_successes: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
@@ -201,14 +242,35 @@ class BreakerCounts(_Message):
 
     consecutive_failures: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
 
+    _codec = "meshnode.admin.v1._codec_admin"
+    __match_args__ = (
+        "requests",
+        "total_successes",
+        "total_failures",
+        "consecutive_successes",
+        "consecutive_failures",
+    )
+
+    def __init__(
+        self,
+        requests: "int" = 0,
+        total_successes: "int" = 0,
+        total_failures: "int" = 0,
+        consecutive_successes: "int" = 0,
+        consecutive_failures: "int" = 0,
+    ) -> None:
+        self.requests = requests
+        self.total_successes = total_successes
+        self.total_failures = total_failures
+        self.consecutive_successes = consecutive_successes
+        self.consecutive_failures = consecutive_failures
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("meshnode.admin.v1", "BreakerCounts", BreakerCounts)
 
 
-@dataclass(eq=False, repr=False)
 class BreakerView(_Message):
-    _codec = "meshnode.admin.v1._codec_admin"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     max_requests: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
@@ -222,14 +284,35 @@ class BreakerView(_Message):
 
     trip: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
 
+    _codec = "meshnode.admin.v1._codec_admin"
+    __match_args__ = (
+        "name",
+        "max_requests",
+        "interval",
+        "timeout",
+        "trip",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        max_requests: "int" = 0,
+        interval: "float" = 0.0,
+        timeout: "float" = 0.0,
+        trip: "str" = "",
+    ) -> None:
+        self.name = name
+        self.max_requests = max_requests
+        self.interval = interval
+        self.timeout = timeout
+        self.trip = trip
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("meshnode.admin.v1", "BreakerView", BreakerView)
 
 
-@dataclass(eq=False, repr=False)
 class ComponentStatus(_Message):
-    _codec = "meshnode.admin.v1._codec_admin"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -246,14 +329,35 @@ class ComponentStatus(_Message):
     What went wrong, for a failed one.
     """
 
+    _codec = "meshnode.admin.v1._codec_admin"
+    __match_args__ = (
+        "name",
+        "type",
+        "version",
+        "state",
+        "message",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        type: "str" = "",
+        version: "str" = "",
+        state: "str" = "",
+        message: "str" = "",
+    ) -> None:
+        self.name = name
+        self.type = type
+        self.version = version
+        self.state = state
+        self.message = message
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("meshnode.admin.v1", "ComponentStatus", ComponentStatus)
 
 
-@dataclass(eq=False, repr=False)
 class ExplainRequest(_Message):
-    _codec = "meshnode.admin.v1._codec_admin"
-
     kind: "ExplainRequestKind" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: ExplainRequestKind(0)
     )
@@ -270,14 +374,32 @@ class ExplainRequest(_Message):
     For a component: `inbound` or `outbound`; empty means outbound.
     """
 
+    _codec = "meshnode.admin.v1._codec_admin"
+    __match_args__ = (
+        "kind",
+        "name",
+        "method",
+        "direction",
+    )
+
+    def __init__(
+        self,
+        kind: "ExplainRequestKind | None" = None,
+        name: "str" = "",
+        method: "str" = "",
+        direction: "str" = "",
+    ) -> None:
+        self.kind = ExplainRequestKind(0) if kind is None else kind
+        self.name = name
+        self.method = method
+        self.direction = direction
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("meshnode.admin.v1", "ExplainRequest", ExplainRequest)
 
 
-@dataclass(eq=False, repr=False)
 class ExplainResponse(_Message):
-    _codec = "meshnode.admin.v1._codec_admin"
-
     lines: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
     """
     The explanation as text, one sentence a line.
@@ -285,63 +407,104 @@ class ExplainResponse(_Message):
 
     policy: "PolicyView | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
 
+    _codec = "meshnode.admin.v1._codec_admin"
+    __match_args__ = (
+        "lines",
+        "policy",
+    )
+
+    def __init__(
+        self,
+        lines: "list[str] | None" = None,
+        policy: "PolicyView | None" = None,
+    ) -> None:
+        self.lines = [] if lines is None else lines
+        self.policy = policy
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("meshnode.admin.v1", "ExplainResponse", ExplainResponse)
 
 
-@dataclass(eq=False, repr=False)
 class GetStatusRequest(_Message):
     _codec = "meshnode.admin.v1._codec_admin"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("meshnode.admin.v1", "GetStatusRequest", GetStatusRequest)
 
 
-@dataclass(eq=False, repr=False)
 class ListBreakersRequest(_Message):
     _codec = "meshnode.admin.v1._codec_admin"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("meshnode.admin.v1", "ListBreakersRequest", ListBreakersRequest)
 
 
-@dataclass(eq=False, repr=False)
 class ListBreakersResponse(_Message):
-    _codec = "meshnode.admin.v1._codec_admin"
-
     breakers: "list[Breaker]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "meshnode.admin.v1._codec_admin"
+    __match_args__ = ("breakers",)
+
+    def __init__(
+        self,
+        breakers: "list[Breaker] | None" = None,
+    ) -> None:
+        self.breakers = [] if breakers is None else breakers
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("meshnode.admin.v1", "ListBreakersResponse", ListBreakersResponse)
 
 
-@dataclass(eq=False, repr=False)
 class ListRequestsRequest(_Message):
-    _codec = "meshnode.admin.v1._codec_admin"
-
     filter: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
     Only requests whose method, peer or target contains this.
     """
 
+    _codec = "meshnode.admin.v1._codec_admin"
+    __match_args__ = ("filter",)
+
+    def __init__(
+        self,
+        filter: "str" = "",
+    ) -> None:
+        self.filter = filter
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("meshnode.admin.v1", "ListRequestsRequest", ListRequestsRequest)
 
 
-@dataclass(eq=False, repr=False)
 class ListRequestsResponse(_Message):
-    _codec = "meshnode.admin.v1._codec_admin"
-
     requests: "list[LiveRequest]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "meshnode.admin.v1._codec_admin"
+    __match_args__ = ("requests",)
+
+    def __init__(
+        self,
+        requests: "list[LiveRequest] | None" = None,
+    ) -> None:
+        self.requests = [] if requests is None else requests
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("meshnode.admin.v1", "ListRequestsResponse", ListRequestsResponse)
 
 
-@dataclass(eq=False, repr=False)
 class LiveRequest(_Message):
-    _codec = "meshnode.admin.v1._codec_admin"
-
     id: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     method: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -370,14 +533,44 @@ class LiveRequest(_Message):
     The scopes it is in, outermost first: `deadline`, `retry`, `breaker`, `timeout`.
     """
 
+    _codec = "meshnode.admin.v1._codec_admin"
+    __match_args__ = (
+        "id",
+        "method",
+        "peer",
+        "started_ago",
+        "deadline_in",
+        "target",
+        "attempts",
+        "scopes",
+    )
+
+    def __init__(
+        self,
+        id: "int" = 0,
+        method: "str" = "",
+        peer: "str" = "",
+        started_ago: "float" = 0.0,
+        deadline_in: "float | None" = None,
+        target: "str" = "",
+        attempts: "list[Attempt] | None" = None,
+        scopes: "list[str] | None" = None,
+    ) -> None:
+        self.id = id
+        self.method = method
+        self.peer = peer
+        self.started_ago = started_ago
+        self.deadline_in = deadline_in
+        self.target = target
+        self.attempts = [] if attempts is None else attempts
+        self.scopes = [] if scopes is None else scopes
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("meshnode.admin.v1", "LiveRequest", LiveRequest)
 
 
-@dataclass(eq=False, repr=False)
 class LogRecord(_Message):
-    _codec = "meshnode.admin.v1._codec_admin"
-
     time: "float" = betterproto2.field(1, betterproto2.TYPE_DOUBLE)
     """
     Seconds since the Unix epoch.
@@ -395,14 +588,35 @@ class LogRecord(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "meshnode.admin.v1._codec_admin"
+    __match_args__ = (
+        "time",
+        "level",
+        "scope",
+        "message",
+        "fields",
+    )
+
+    def __init__(
+        self,
+        time: "float" = 0.0,
+        level: "str" = "",
+        scope: "str" = "",
+        message: "str" = "",
+        fields: "dict[str, str] | None" = None,
+    ) -> None:
+        self.time = time
+        self.level = level
+        self.scope = scope
+        self.message = message
+        self.fields = {} if fields is None else fields
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("meshnode.admin.v1", "LogRecord", LogRecord)
 
 
-@dataclass(eq=False, repr=False)
 class NodeStatus(_Message):
-    _codec = "meshnode.admin.v1._codec_admin"
-
     app_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     namespace: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -440,14 +654,62 @@ class NodeStatus(_Message):
 
     connections: "int" = betterproto2.field(14, betterproto2.TYPE_UINT32)
 
+    _codec = "meshnode.admin.v1._codec_admin"
+    __match_args__ = (
+        "app_id",
+        "namespace",
+        "version",
+        "pid",
+        "started_at",
+        "state",
+        "grpc_address",
+        "internal_address",
+        "app_address",
+        "app_healthy",
+        "components",
+        "in_flight",
+        "requests_total",
+        "connections",
+    )
+
+    def __init__(
+        self,
+        app_id: "str" = "",
+        namespace: "str" = "",
+        version: "str" = "",
+        pid: "int" = 0,
+        started_at: "float" = 0.0,
+        state: "NodeState | None" = None,
+        grpc_address: "str" = "",
+        internal_address: "str" = "",
+        app_address: "str" = "",
+        app_healthy: "bool | None" = None,
+        components: "list[ComponentStatus] | None" = None,
+        in_flight: "int" = 0,
+        requests_total: "int" = 0,
+        connections: "int" = 0,
+    ) -> None:
+        self.app_id = app_id
+        self.namespace = namespace
+        self.version = version
+        self.pid = pid
+        self.started_at = started_at
+        self.state = NodeState(0) if state is None else state
+        self.grpc_address = grpc_address
+        self.internal_address = internal_address
+        self.app_address = app_address
+        self.app_healthy = app_healthy
+        self.components = [] if components is None else components
+        self.in_flight = in_flight
+        self.requests_total = requests_total
+        self.connections = connections
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("meshnode.admin.v1", "NodeStatus", NodeStatus)
 
 
-@dataclass(eq=False, repr=False)
 class PolicyView(_Message):
-    _codec = "meshnode.admin.v1._codec_admin"
-
     timeout: "float | None" = betterproto2.field(1, betterproto2.TYPE_DOUBLE, optional=True)
     """
     Seconds per attempt; absent without a timeout.
@@ -466,14 +728,32 @@ class PolicyView(_Message):
     Where each part was found: `timeout`, `retry` and `breaker` to `file:line` or the built-in's name.
     """
 
+    _codec = "meshnode.admin.v1._codec_admin"
+    __match_args__ = (
+        "timeout",
+        "retry",
+        "breaker",
+        "sources",
+    )
+
+    def __init__(
+        self,
+        timeout: "float | None" = None,
+        retry: "RetryView | None" = None,
+        breaker: "BreakerView | None" = None,
+        sources: "dict[str, str] | None" = None,
+    ) -> None:
+        self.timeout = timeout
+        self.retry = retry
+        self.breaker = breaker
+        self.sources = {} if sources is None else sources
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("meshnode.admin.v1", "PolicyView", PolicyView)
 
 
-@dataclass(eq=False, repr=False)
 class RetryView(_Message):
-    _codec = "meshnode.admin.v1._codec_admin"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     policy: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -498,14 +778,38 @@ class RetryView(_Message):
     The gRPC codes that are retried; empty means all.
     """
 
+    _codec = "meshnode.admin.v1._codec_admin"
+    __match_args__ = (
+        "name",
+        "policy",
+        "duration",
+        "max_interval",
+        "max_retries",
+        "matching",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        policy: "str" = "",
+        duration: "float" = 0.0,
+        max_interval: "float" = 0.0,
+        max_retries: "int" = 0,
+        matching: "str" = "",
+    ) -> None:
+        self.name = name
+        self.policy = policy
+        self.duration = duration
+        self.max_interval = max_interval
+        self.max_retries = max_retries
+        self.matching = matching
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("meshnode.admin.v1", "RetryView", RetryView)
 
 
-@dataclass(eq=False, repr=False)
 class StreamLogsRequest(_Message):
-    _codec = "meshnode.admin.v1._codec_admin"
-
     level: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
     The lowest level wanted, `debug` to `error`; empty means the node's own.
@@ -525,6 +829,27 @@ class StreamLogsRequest(_Message):
     """
     End after those instead of waiting for new ones.
     """
+
+    _codec = "meshnode.admin.v1._codec_admin"
+    __match_args__ = (
+        "level",
+        "scope",
+        "tail",
+        "no_follow",
+    )
+
+    def __init__(
+        self,
+        level: "str" = "",
+        scope: "str" = "",
+        tail: "int" = 0,
+        no_follow: "bool" = False,
+    ) -> None:
+        self.level = level
+        self.scope = scope
+        self.tail = tail
+        self.no_follow = no_follow
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("meshnode.admin.v1", "StreamLogsRequest", StreamLogsRequest)

@@ -2,7 +2,6 @@
 # sources: dapr/proto/common/v1/common.proto
 
 import datetime
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import betterproto2
@@ -70,10 +69,7 @@ class StateOptionsStateConsistency(betterproto2.Enum):
     CONSISTENCY_STRONG = 2
 
 
-@dataclass(eq=False, repr=False)
 class ConfigurationItem(_Message):
-    _codec = "dapr.proto.common.v1._codec_common"
-
     value: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     version: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -84,31 +80,53 @@ class ConfigurationItem(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.common.v1._codec_common"
+    __match_args__ = (
+        "value",
+        "version",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        value: "str" = "",
+        version: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.value = value
+        self.version = version
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.common.v1", "ConfigurationItem", ConfigurationItem)
 
 
-@dataclass(eq=False, repr=False)
 class Etag(_Message):
     """
     A version tag: opaque, made by the store.
     """
 
-    _codec = "dapr.proto.common.v1._codec_common"
-
     value: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.common.v1._codec_common"
+    __match_args__ = ("value",)
+
+    def __init__(
+        self,
+        value: "str" = "",
+    ) -> None:
+        self.value = value
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.common.v1", "Etag", Etag)
 
 
-@dataclass(eq=False, repr=False)
 class HttpExtension(_Message):
     """
     The HTTP side of an invocation: gRPC-only nodes carry it along unread.
     """
-
-    _codec = "dapr.proto.common.v1._codec_common"
 
     verb: "HttpExtensionVerb" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: HttpExtensionVerb(0)
@@ -119,17 +137,29 @@ class HttpExtension(_Message):
     Already encoded, without the question mark.
     """
 
+    _codec = "dapr.proto.common.v1._codec_common"
+    __match_args__ = (
+        "verb",
+        "querystring",
+    )
+
+    def __init__(
+        self,
+        verb: "HttpExtensionVerb | None" = None,
+        querystring: "str" = "",
+    ) -> None:
+        self.verb = HttpExtensionVerb(0) if verb is None else verb
+        self.querystring = querystring
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.common.v1", "HTTPExtension", HttpExtension)
 
 
-@dataclass(eq=False, repr=False)
 class InvokeRequest(_Message):
     """
     One call of a method of an application. `data` is opaque to the nodes.
     """
-
-    _codec = "dapr.proto.common.v1._codec_common"
 
     method: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -141,17 +171,35 @@ class InvokeRequest(_Message):
 
     http_extension: "HttpExtension | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
 
+    _codec = "dapr.proto.common.v1._codec_common"
+    __match_args__ = (
+        "method",
+        "data",
+        "content_type",
+        "http_extension",
+    )
+
+    def __init__(
+        self,
+        method: "str" = "",
+        data: "____google__protobuf__.Any | None" = None,
+        content_type: "str" = "",
+        http_extension: "HttpExtension | None" = None,
+    ) -> None:
+        self.method = method
+        self.data = data
+        self.content_type = content_type
+        self.http_extension = http_extension
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.common.v1", "InvokeRequest", InvokeRequest)
 
 
-@dataclass(eq=False, repr=False)
 class InvokeResponse(_Message):
     """
     The application's answer to an InvokeRequest.
     """
-
-    _codec = "dapr.proto.common.v1._codec_common"
 
     data: "____google__protobuf__.Any | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
@@ -159,18 +207,30 @@ class InvokeResponse(_Message):
 
     content_type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
+    _codec = "dapr.proto.common.v1._codec_common"
+    __match_args__ = (
+        "data",
+        "content_type",
+    )
+
+    def __init__(
+        self,
+        data: "____google__protobuf__.Any | None" = None,
+        content_type: "str" = "",
+    ) -> None:
+        self.data = data
+        self.content_type = content_type
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.common.v1", "InvokeResponse", InvokeResponse)
 
 
-@dataclass(eq=False, repr=False)
 class JobFailurePolicy(_Message):
     """
     What happens to a job that the application did not take. Absent means a constant retry, three times,
     once a second.
     """
-
-    _codec = "dapr.proto.common.v1._codec_common"
 
     drop: "JobFailurePolicyDrop | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="policy"
@@ -180,14 +240,26 @@ class JobFailurePolicy(_Message):
         2, betterproto2.TYPE_MESSAGE, optional=True, group="policy"
     )
 
+    _codec = "dapr.proto.common.v1._codec_common"
+    __match_args__ = (
+        "drop",
+        "constant",
+    )
+
+    def __init__(
+        self,
+        drop: "JobFailurePolicyDrop | None" = None,
+        constant: "JobFailurePolicyConstant | None" = None,
+    ) -> None:
+        self.drop = drop
+        self.constant = constant
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.common.v1", "JobFailurePolicy", JobFailurePolicy)
 
 
-@dataclass(eq=False, repr=False)
 class JobFailurePolicyConstant(_Message):
-    _codec = "dapr.proto.common.v1._codec_common"
-
     interval: "datetime.timedelta | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, unwrap=lambda: ____google__protobuf__.Duration, optional=True
     )
@@ -197,27 +269,43 @@ class JobFailurePolicyConstant(_Message):
     Absent means without end.
     """
 
+    _codec = "dapr.proto.common.v1._codec_common"
+    __match_args__ = (
+        "interval",
+        "max_retries",
+    )
+
+    def __init__(
+        self,
+        interval: "datetime.timedelta | None" = None,
+        max_retries: "int | None" = None,
+    ) -> None:
+        self.interval = interval
+        self.max_retries = max_retries
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.common.v1", "JobFailurePolicyConstant", JobFailurePolicyConstant
 )
 
 
-@dataclass(eq=False, repr=False)
 class JobFailurePolicyDrop(_Message):
     _codec = "dapr.proto.common.v1._codec_common"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.common.v1", "JobFailurePolicyDrop", JobFailurePolicyDrop)
 
 
-@dataclass(eq=False, repr=False)
 class StateItem(_Message):
     """
     A key with its value, as written to a store.
     """
-
-    _codec = "dapr.proto.common.v1._codec_common"
 
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -236,14 +324,35 @@ class StateItem(_Message):
 
     options: "StateOptions | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True)
 
+    _codec = "dapr.proto.common.v1._codec_common"
+    __match_args__ = (
+        "key",
+        "value",
+        "etag",
+        "metadata",
+        "options",
+    )
+
+    def __init__(
+        self,
+        key: "str" = "",
+        value: "bytes" = b"",
+        etag: "Etag | None" = None,
+        metadata: "dict[str, str] | None" = None,
+        options: "StateOptions | None" = None,
+    ) -> None:
+        self.key = key
+        self.value = value
+        self.etag = etag
+        self.metadata = {} if metadata is None else metadata
+        self.options = options
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.common.v1", "StateItem", StateItem)
 
 
-@dataclass(eq=False, repr=False)
 class StateOptions(_Message):
-    _codec = "dapr.proto.common.v1._codec_common"
-
     concurrency: "StateOptionsStateConcurrency" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: StateOptionsStateConcurrency(0)
     )
@@ -258,17 +367,29 @@ class StateOptions(_Message):
     Unspecified is the store's own default.
     """
 
+    _codec = "dapr.proto.common.v1._codec_common"
+    __match_args__ = (
+        "concurrency",
+        "consistency",
+    )
+
+    def __init__(
+        self,
+        concurrency: "StateOptionsStateConcurrency | None" = None,
+        consistency: "StateOptionsStateConsistency | None" = None,
+    ) -> None:
+        self.concurrency = StateOptionsStateConcurrency(0) if concurrency is None else concurrency
+        self.consistency = StateOptionsStateConsistency(0) if consistency is None else consistency
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.common.v1", "StateOptions", StateOptions)
 
 
-@dataclass(eq=False, repr=False)
 class StreamPayload(_Message):
     """
     One piece of a stream of bytes.
     """
-
-    _codec = "dapr.proto.common.v1._codec_common"
 
     data: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
@@ -276,6 +397,21 @@ class StreamPayload(_Message):
     """
     Counts from 0 and grows by one, so that a missing piece is noticed.
     """
+
+    _codec = "dapr.proto.common.v1._codec_common"
+    __match_args__ = (
+        "data",
+        "seq",
+    )
+
+    def __init__(
+        self,
+        data: "bytes" = b"",
+        seq: "int" = 0,
+    ) -> None:
+        self.data = data
+        self.seq = seq
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.common.v1", "StreamPayload", StreamPayload)

@@ -4,7 +4,6 @@
 import datetime
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import betterproto2
@@ -47,25 +46,34 @@ class ApiVersion(betterproto2.Enum):
     V1 = 1
 
 
-@dataclass(eq=False, repr=False)
 class Actor(_Message):
-    _codec = "dapr.proto.internals.v1._codec_service_invocation"
-
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.internals.v1._codec_service_invocation"
+    __match_args__ = (
+        "actor_type",
+        "actor_id",
+    )
+
+    def __init__(
+        self,
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+    ) -> None:
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.internals.v1", "Actor", Actor)
 
 
-@dataclass(eq=False, repr=False)
 class InternalInvokeRequest(_Message):
     """
     An invocation with its metadata, as it travels from node to node.
     """
-
-    _codec = "dapr.proto.internals.v1._codec_service_invocation"
 
     ver: "ApiVersion" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: ApiVersion(0))
 
@@ -81,19 +89,37 @@ class InternalInvokeRequest(_Message):
 
     actor: "Actor | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
 
+    _codec = "dapr.proto.internals.v1._codec_service_invocation"
+    __match_args__ = (
+        "ver",
+        "metadata",
+        "message",
+        "actor",
+    )
+
+    def __init__(
+        self,
+        ver: "ApiVersion | None" = None,
+        metadata: "dict[str, ListStringValue] | None" = None,
+        message: "__common__v1__.InvokeRequest | None" = None,
+        actor: "Actor | None" = None,
+    ) -> None:
+        self.ver = ApiVersion(0) if ver is None else ver
+        self.metadata = {} if metadata is None else metadata
+        self.message = message
+        self.actor = actor
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.internals.v1", "InternalInvokeRequest", InternalInvokeRequest
 )
 
 
-@dataclass(eq=False, repr=False)
 class InternalInvokeRequestStream(_Message):
     """
     The first message carries `request`, all carry pieces of its data.
     """
-
-    _codec = "dapr.proto.internals.v1._codec_service_invocation"
 
     request: "InternalInvokeRequest | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
@@ -101,16 +127,28 @@ class InternalInvokeRequestStream(_Message):
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.internals.v1._codec_service_invocation"
+    __match_args__ = (
+        "request",
+        "payload",
+    )
+
+    def __init__(
+        self,
+        request: "InternalInvokeRequest | None" = None,
+        payload: "__common__v1__.StreamPayload | None" = None,
+    ) -> None:
+        self.request = request
+        self.payload = payload
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.internals.v1", "InternalInvokeRequestStream", InternalInvokeRequestStream
 )
 
 
-@dataclass(eq=False, repr=False)
 class InternalInvokeResponse(_Message):
-    _codec = "dapr.proto.internals.v1._codec_service_invocation"
-
     status: "Status | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     headers: "dict[str, ListStringValue]" = betterproto2.field(
@@ -132,16 +170,34 @@ class InternalInvokeResponse(_Message):
         4, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.internals.v1._codec_service_invocation"
+    __match_args__ = (
+        "status",
+        "headers",
+        "trailers",
+        "message",
+    )
+
+    def __init__(
+        self,
+        status: "Status | None" = None,
+        headers: "dict[str, ListStringValue] | None" = None,
+        trailers: "dict[str, ListStringValue] | None" = None,
+        message: "__common__v1__.InvokeResponse | None" = None,
+    ) -> None:
+        self.status = status
+        self.headers = {} if headers is None else headers
+        self.trailers = {} if trailers is None else trailers
+        self.message = message
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.internals.v1", "InternalInvokeResponse", InternalInvokeResponse
 )
 
 
-@dataclass(eq=False, repr=False)
 class InternalInvokeResponseStream(_Message):
-    _codec = "dapr.proto.internals.v1._codec_service_invocation"
-
     response: "InternalInvokeResponse | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
@@ -150,16 +206,28 @@ class InternalInvokeResponseStream(_Message):
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.internals.v1._codec_service_invocation"
+    __match_args__ = (
+        "response",
+        "payload",
+    )
+
+    def __init__(
+        self,
+        response: "InternalInvokeResponse | None" = None,
+        payload: "__common__v1__.StreamPayload | None" = None,
+    ) -> None:
+        self.response = response
+        self.payload = payload
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.internals.v1", "InternalInvokeResponseStream", InternalInvokeResponseStream
 )
 
 
-@dataclass(eq=False, repr=False)
 class JobEvent(_Message):
-    _codec = "dapr.proto.internals.v1._codec_jobs"
-
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -172,14 +240,32 @@ class JobEvent(_Message):
         4, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.internals.v1._codec_jobs"
+    __match_args__ = (
+        "key",
+        "name",
+        "metadata",
+        "data",
+    )
+
+    def __init__(
+        self,
+        key: "str" = "",
+        name: "str" = "",
+        metadata: "__scheduler__v1__.JobMetadata | None" = None,
+        data: "____google__protobuf__.Any | None" = None,
+    ) -> None:
+        self.key = key
+        self.name = name
+        self.metadata = metadata
+        self.data = data
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.internals.v1", "JobEvent", JobEvent)
 
 
-@dataclass(eq=False, repr=False)
 class JobHttpRequest(_Message):
-    _codec = "dapr.proto.internals.v1._codec_jobs"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     schedule: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
@@ -200,24 +286,61 @@ class JobHttpRequest(_Message):
         8, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.internals.v1._codec_jobs"
+    __match_args__ = (
+        "name",
+        "schedule",
+        "repeats",
+        "due_time",
+        "ttl",
+        "data",
+        "overwrite",
+        "failure_policy",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        schedule: "str | None" = None,
+        repeats: "int | None" = None,
+        due_time: "str | None" = None,
+        ttl: "str | None" = None,
+        data: "____google__protobuf__.Value | None" = None,
+        overwrite: "bool | None" = None,
+        failure_policy: "__common__v1__.JobFailurePolicy | None" = None,
+    ) -> None:
+        self.name = name
+        self.schedule = schedule
+        self.repeats = repeats
+        self.due_time = due_time
+        self.ttl = ttl
+        self.data = data
+        self.overwrite = overwrite
+        self.failure_policy = failure_policy
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.internals.v1", "JobHTTPRequest", JobHttpRequest)
 
 
-@dataclass(eq=False, repr=False)
 class ListStringValue(_Message):
-    _codec = "dapr.proto.internals.v1._codec_service_invocation"
-
     values: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+
+    _codec = "dapr.proto.internals.v1._codec_service_invocation"
+    __match_args__ = ("values",)
+
+    def __init__(
+        self,
+        values: "list[str] | None" = None,
+    ) -> None:
+        self.values = [] if values is None else values
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.internals.v1", "ListStringValue", ListStringValue)
 
 
-@dataclass(eq=False, repr=False)
 class Reminder(_Message):
-    _codec = "dapr.proto.internals.v1._codec_service_invocation"
-
     actor_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -244,27 +367,70 @@ class Reminder(_Message):
 
     skip_lock: "bool" = betterproto2.field(10, betterproto2.TYPE_BOOL)
 
+    _codec = "dapr.proto.internals.v1._codec_service_invocation"
+    __match_args__ = (
+        "actor_id",
+        "actor_type",
+        "name",
+        "data",
+        "period",
+        "registered_time",
+        "due_time",
+        "expiration_time",
+        "is_timer",
+        "skip_lock",
+    )
+
+    def __init__(
+        self,
+        actor_id: "str" = "",
+        actor_type: "str" = "",
+        name: "str" = "",
+        data: "____google__protobuf__.Any | None" = None,
+        period: "str" = "",
+        registered_time: "datetime.datetime | None" = None,
+        due_time: "str" = "",
+        expiration_time: "datetime.datetime | None" = None,
+        is_timer: "bool" = False,
+        skip_lock: "bool" = False,
+    ) -> None:
+        self.actor_id = actor_id
+        self.actor_type = actor_type
+        self.name = name
+        self.data = data
+        self.period = period
+        self.registered_time = registered_time
+        self.due_time = due_time
+        self.expiration_time = expiration_time
+        self.is_timer = is_timer
+        self.skip_lock = skip_lock
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.internals.v1", "Reminder", Reminder)
 
 
-@dataclass(eq=False, repr=False)
 class Reminders(_Message):
-    _codec = "dapr.proto.internals.v1._codec_reminders"
-
     reminders: "list[Reminder]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "dapr.proto.internals.v1._codec_reminders"
+    __match_args__ = ("reminders",)
+
+    def __init__(
+        self,
+        reminders: "list[Reminder] | None" = None,
+    ) -> None:
+        self.reminders = [] if reminders is None else reminders
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.internals.v1", "Reminders", Reminders)
 
 
-@dataclass(eq=False, repr=False)
 class Status(_Message):
     """
     A gRPC status, in the shape of google.rpc.Status.
     """
-
-    _codec = "dapr.proto.internals.v1._codec_service_invocation"
 
     code: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
@@ -274,14 +440,29 @@ class Status(_Message):
         3, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    _codec = "dapr.proto.internals.v1._codec_service_invocation"
+    __match_args__ = (
+        "code",
+        "message",
+        "details",
+    )
+
+    def __init__(
+        self,
+        code: "int" = 0,
+        message: "str" = "",
+        details: "list[____google__protobuf__.Any] | None" = None,
+    ) -> None:
+        self.code = code
+        self.message = message
+        self.details = [] if details is None else details
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.internals.v1", "Status", Status)
 
 
-@dataclass(eq=False, repr=False)
 class TimerFiredEvent(_Message):
-    _codec = "dapr.proto.internals.v1._codec_reminders"
-
     fire_at: "datetime.datetime | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, unwrap=lambda: ____google__protobuf__.Timestamp, optional=True
     )
@@ -289,6 +470,24 @@ class TimerFiredEvent(_Message):
     timer_id: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
 
     generation: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
+
+    _codec = "dapr.proto.internals.v1._codec_reminders"
+    __match_args__ = (
+        "fire_at",
+        "timer_id",
+        "generation",
+    )
+
+    def __init__(
+        self,
+        fire_at: "datetime.datetime | None" = None,
+        timer_id: "int" = 0,
+        generation: "int" = 0,
+    ) -> None:
+        self.fire_at = fire_at
+        self.timer_id = timer_id
+        self.generation = generation
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.internals.v1", "TimerFiredEvent", TimerFiredEvent)

@@ -6,7 +6,6 @@ import datetime
 import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import betterproto2
@@ -483,22 +482,31 @@ class UnlockResponseStatus(betterproto2.Enum):
     INTERNAL_ERROR = 3
 
 
-@dataclass(eq=False, repr=False)
 class ActiveActorsCount(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_metadata"
-
     type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     count: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
+
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+    __match_args__ = (
+        "type",
+        "count",
+    )
+
+    def __init__(
+        self,
+        type: "str" = "",
+        count: "int" = 0,
+    ) -> None:
+        self.type = type
+        self.count = count
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ActiveActorsCount", ActiveActorsCount)
 
 
-@dataclass(eq=False, repr=False)
 class ActorEntityConfig(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     entities: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
     actor_idle_timeout: "datetime.timedelta | None" = betterproto2.field(
@@ -515,26 +523,59 @@ class ActorEntityConfig(_Message):
         5, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "entities",
+        "actor_idle_timeout",
+        "drain_ongoing_call_timeout",
+        "drain_rebalanced_actors",
+        "reentrancy",
+    )
+
+    def __init__(
+        self,
+        entities: "list[str] | None" = None,
+        actor_idle_timeout: "datetime.timedelta | None" = None,
+        drain_ongoing_call_timeout: "datetime.timedelta | None" = None,
+        drain_rebalanced_actors: "bool | None" = None,
+        reentrancy: "ActorReentrancyConfig | None" = None,
+    ) -> None:
+        self.entities = [] if entities is None else entities
+        self.actor_idle_timeout = actor_idle_timeout
+        self.drain_ongoing_call_timeout = drain_ongoing_call_timeout
+        self.drain_rebalanced_actors = drain_rebalanced_actors
+        self.reentrancy = reentrancy
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ActorEntityConfig", ActorEntityConfig)
 
 
-@dataclass(eq=False, repr=False)
 class ActorReentrancyConfig(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     enabled: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
 
     max_stack_depth: "int | None" = betterproto2.field(2, betterproto2.TYPE_INT32, optional=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "enabled",
+        "max_stack_depth",
+    )
+
+    def __init__(
+        self,
+        enabled: "bool" = False,
+        max_stack_depth: "int | None" = None,
+    ) -> None:
+        self.enabled = enabled
+        self.max_stack_depth = max_stack_depth
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ActorReentrancyConfig", ActorReentrancyConfig)
 
 
-@dataclass(eq=False, repr=False)
 class ActorReminder(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -549,14 +590,38 @@ class ActorReminder(_Message):
 
     ttl: "str | None" = betterproto2.field(7, betterproto2.TYPE_STRING, optional=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "actor_type",
+        "actor_id",
+        "due_time",
+        "period",
+        "data",
+        "ttl",
+    )
+
+    def __init__(
+        self,
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+        due_time: "str | None" = None,
+        period: "str | None" = None,
+        data: "____google__protobuf__.Any | None" = None,
+        ttl: "str | None" = None,
+    ) -> None:
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self.due_time = due_time
+        self.period = period
+        self.data = data
+        self.ttl = ttl
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ActorReminder", ActorReminder)
 
 
-@dataclass(eq=False, repr=False)
 class ActorRuntime(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_metadata"
-
     runtime_status: "ActorRuntimeActorRuntimeStatus" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: ActorRuntimeActorRuntimeStatus(0)
     )
@@ -567,14 +632,32 @@ class ActorRuntime(_Message):
 
     placement: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
 
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+    __match_args__ = (
+        "runtime_status",
+        "active_actors",
+        "host_ready",
+        "placement",
+    )
+
+    def __init__(
+        self,
+        runtime_status: "ActorRuntimeActorRuntimeStatus | None" = None,
+        active_actors: "list[ActiveActorsCount] | None" = None,
+        host_ready: "bool" = False,
+        placement: "str" = "",
+    ) -> None:
+        self.runtime_status = ActorRuntimeActorRuntimeStatus(0) if runtime_status is None else runtime_status
+        self.active_actors = [] if active_actors is None else active_actors
+        self.host_ready = host_ready
+        self.placement = placement
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ActorRuntime", ActorRuntime)
 
 
-@dataclass(eq=False, repr=False)
 class ActorTimer(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -591,14 +674,41 @@ class ActorTimer(_Message):
         7, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "actor_type",
+        "actor_id",
+        "due_time",
+        "period",
+        "ttl",
+        "callback",
+        "data",
+    )
+
+    def __init__(
+        self,
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+        due_time: "str | None" = None,
+        period: "str | None" = None,
+        ttl: "str | None" = None,
+        callback: "str | None" = None,
+        data: "____google__protobuf__.Any | None" = None,
+    ) -> None:
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self.due_time = due_time
+        self.period = period
+        self.ttl = ttl
+        self.callback = callback
+        self.data = data
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ActorTimer", ActorTimer)
 
 
-@dataclass(eq=False, repr=False)
 class AppConnectionHealthProperties(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_metadata"
-
     health_check_path: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     health_probe_interval: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -607,16 +717,34 @@ class AppConnectionHealthProperties(_Message):
 
     health_threshold: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
 
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+    __match_args__ = (
+        "health_check_path",
+        "health_probe_interval",
+        "health_probe_timeout",
+        "health_threshold",
+    )
+
+    def __init__(
+        self,
+        health_check_path: "str" = "",
+        health_probe_interval: "str" = "",
+        health_probe_timeout: "str" = "",
+        health_threshold: "int" = 0,
+    ) -> None:
+        self.health_check_path = health_check_path
+        self.health_probe_interval = health_probe_interval
+        self.health_probe_timeout = health_probe_timeout
+        self.health_threshold = health_threshold
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "AppConnectionHealthProperties", AppConnectionHealthProperties
 )
 
 
-@dataclass(eq=False, repr=False)
 class AppConnectionProperties(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_metadata"
-
     port: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     protocol: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -629,16 +757,37 @@ class AppConnectionProperties(_Message):
         5, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+    __match_args__ = (
+        "port",
+        "protocol",
+        "channel_address",
+        "max_concurrency",
+        "health",
+    )
+
+    def __init__(
+        self,
+        port: "int" = 0,
+        protocol: "str" = "",
+        channel_address: "str" = "",
+        max_concurrency: "int" = 0,
+        health: "AppConnectionHealthProperties | None" = None,
+    ) -> None:
+        self.port = port
+        self.protocol = protocol
+        self.channel_address = channel_address
+        self.max_concurrency = max_concurrency
+        self.health = health
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "AppConnectionProperties", AppConnectionProperties
 )
 
 
-@dataclass(eq=False, repr=False)
 class BatchQueryResultAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     response: "QueryVectorsResponseAlpha1 | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="result"
     )
@@ -647,16 +796,28 @@ class BatchQueryResultAlpha1(_Message):
         2, betterproto2.TYPE_MESSAGE, optional=True, group="result"
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = (
+        "response",
+        "error",
+    )
+
+    def __init__(
+        self,
+        response: "QueryVectorsResponseAlpha1 | None" = None,
+        error: "____google__rpc__.Status | None" = None,
+    ) -> None:
+        self.response = response
+        self.error = error
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "BatchQueryResultAlpha1", BatchQueryResultAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class BatchQueryVectorsRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -669,17 +830,45 @@ class BatchQueryVectorsRequestAlpha1(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = (
+        "store_name",
+        "collection",
+        "queries",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        collection: "str" = "",
+        queries: "list[VectorQuery] | None" = None,
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.collection = collection
+        self.queries = [] if queries is None else queries
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "BatchQueryVectorsRequestAlpha1", BatchQueryVectorsRequestAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class BatchQueryVectorsResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     results: "list[BatchQueryResultAlpha1]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = ("results",)
+
+    def __init__(
+        self,
+        results: "list[BatchQueryResultAlpha1] | None" = None,
+    ) -> None:
+        self.results = [] if results is None else results
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -687,10 +876,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class BindingEventRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_appcallback"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     data: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -701,14 +887,29 @@ class BindingEventRequest(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+    __match_args__ = (
+        "name",
+        "data",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        data: "bytes" = b"",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.name = name
+        self.data = data
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "BindingEventRequest", BindingEventRequest)
 
 
-@dataclass(eq=False, repr=False)
 class BindingEventResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_appcallback"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     states: "list[__common__v1__.StateItem]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
@@ -721,14 +922,37 @@ class BindingEventResponse(_Message):
         5, betterproto2.TYPE_ENUM, default_factory=lambda: BindingEventResponseBindingEventConcurrency(0)
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+    __match_args__ = (
+        "store_name",
+        "states",
+        "to",
+        "data",
+        "concurrency",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        states: "list[__common__v1__.StateItem] | None" = None,
+        to: "list[str] | None" = None,
+        data: "bytes" = b"",
+        concurrency: "BindingEventResponseBindingEventConcurrency | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.states = [] if states is None else states
+        self.to = [] if to is None else to
+        self.data = data
+        self.concurrency = (
+            BindingEventResponseBindingEventConcurrency(0) if concurrency is None else concurrency
+        )
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "BindingEventResponse", BindingEventResponse)
 
 
-@dataclass(eq=False, repr=False)
 class BulkPublishRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_pubsub"
-
     pubsub_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     topic: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -741,14 +965,32 @@ class BulkPublishRequest(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+    __match_args__ = (
+        "pubsub_name",
+        "topic",
+        "entries",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        pubsub_name: "str" = "",
+        topic: "str" = "",
+        entries: "list[BulkPublishRequestEntry] | None" = None,
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.pubsub_name = pubsub_name
+        self.topic = topic
+        self.entries = [] if entries is None else entries
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "BulkPublishRequest", BulkPublishRequest)
 
 
-@dataclass(eq=False, repr=False)
 class BulkPublishRequestEntry(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_pubsub"
-
     entry_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     event: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -761,31 +1003,71 @@ class BulkPublishRequestEntry(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+    __match_args__ = (
+        "entry_id",
+        "event",
+        "content_type",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        entry_id: "str" = "",
+        event: "bytes" = b"",
+        content_type: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.entry_id = entry_id
+        self.event = event
+        self.content_type = content_type
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "BulkPublishRequestEntry", BulkPublishRequestEntry
 )
 
 
-@dataclass(eq=False, repr=False)
 class BulkPublishResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_pubsub"
-
     failed_entries: "list[BulkPublishResponseFailedEntry]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+    __match_args__ = ("failed_entries",)
+
+    def __init__(
+        self,
+        failed_entries: "list[BulkPublishResponseFailedEntry] | None" = None,
+    ) -> None:
+        self.failed_entries = [] if failed_entries is None else failed_entries
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "BulkPublishResponse", BulkPublishResponse)
 
 
-@dataclass(eq=False, repr=False)
 class BulkPublishResponseFailedEntry(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_pubsub"
-
     entry_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     error: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+    __match_args__ = (
+        "entry_id",
+        "error",
+    )
+
+    def __init__(
+        self,
+        entry_id: "str" = "",
+        error: "str" = "",
+    ) -> None:
+        self.entry_id = entry_id
+        self.error = error
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -793,10 +1075,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class BulkStateItem(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_state"
-
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     data: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -811,45 +1090,111 @@ class BulkStateItem(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_state"
+    __match_args__ = (
+        "key",
+        "data",
+        "etag",
+        "error",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        key: "str" = "",
+        data: "bytes" = b"",
+        etag: "str" = "",
+        error: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.key = key
+        self.data = data
+        self.etag = etag
+        self.error = error
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "BulkStateItem", BulkStateItem)
 
 
-@dataclass(eq=False, repr=False)
 class BulkSubscribeConfig(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_appcallback"
-
     enabled: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
 
     max_messages_count: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
 
     max_await_duration_ms: "int" = betterproto2.field(3, betterproto2.TYPE_INT32)
 
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+    __match_args__ = (
+        "enabled",
+        "max_messages_count",
+        "max_await_duration_ms",
+    )
+
+    def __init__(
+        self,
+        enabled: "bool" = False,
+        max_messages_count: "int" = 0,
+        max_await_duration_ms: "int" = 0,
+    ) -> None:
+        self.enabled = enabled
+        self.max_messages_count = max_messages_count
+        self.max_await_duration_ms = max_await_duration_ms
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "BulkSubscribeConfig", BulkSubscribeConfig)
 
 
-@dataclass(eq=False, repr=False)
 class ConversationInput(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     content: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     role: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
 
     scrub_pii: "bool | None" = betterproto2.field(3, betterproto2.TYPE_BOOL, optional=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "content",
+        "role",
+        "scrub_pii",
+    )
+
+    def __init__(
+        self,
+        content: "str" = "",
+        role: "str | None" = None,
+        scrub_pii: "bool | None" = None,
+    ) -> None:
+        self.content = content
+        self.role = role
+        self.scrub_pii = scrub_pii
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ConversationInput", ConversationInput)
 
 
-@dataclass(eq=False, repr=False)
 class ConversationInputAlpha2(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     messages: "list[ConversationMessage]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     scrub_pii: "bool | None" = betterproto2.field(2, betterproto2.TYPE_BOOL, optional=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "messages",
+        "scrub_pii",
+    )
+
+    def __init__(
+        self,
+        messages: "list[ConversationMessage] | None" = None,
+        scrub_pii: "bool | None" = None,
+    ) -> None:
+        self.messages = [] if messages is None else messages
+        self.scrub_pii = scrub_pii
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -857,10 +1202,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ConversationMessage(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     of_developer: "ConversationMessageOfDeveloper | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="message_types"
     )
@@ -881,15 +1223,46 @@ class ConversationMessage(_Message):
         5, betterproto2.TYPE_MESSAGE, optional=True, group="message_types"
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "of_developer",
+        "of_system",
+        "of_user",
+        "of_assistant",
+        "of_tool",
+    )
+
+    def __init__(
+        self,
+        of_developer: "ConversationMessageOfDeveloper | None" = None,
+        of_system: "ConversationMessageOfSystem | None" = None,
+        of_user: "ConversationMessageOfUser | None" = None,
+        of_assistant: "ConversationMessageOfAssistant | None" = None,
+        of_tool: "ConversationMessageOfTool | None" = None,
+    ) -> None:
+        self.of_developer = of_developer
+        self.of_system = of_system
+        self.of_user = of_user
+        self.of_assistant = of_assistant
+        self.of_tool = of_tool
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ConversationMessage", ConversationMessage)
 
 
-@dataclass(eq=False, repr=False)
 class ConversationMessageContent(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     text: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = ("text",)
+
+    def __init__(
+        self,
+        text: "str" = "",
+    ) -> None:
+        self.text = text
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -897,10 +1270,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ConversationMessageOfAssistant(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     name: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     content: "list[ConversationMessageContent]" = betterproto2.field(
@@ -911,21 +1281,51 @@ class ConversationMessageOfAssistant(_Message):
         3, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "name",
+        "content",
+        "tool_calls",
+    )
+
+    def __init__(
+        self,
+        name: "str | None" = None,
+        content: "list[ConversationMessageContent] | None" = None,
+        tool_calls: "list[ConversationToolCalls] | None" = None,
+    ) -> None:
+        self.name = name
+        self.content = [] if content is None else content
+        self.tool_calls = [] if tool_calls is None else tool_calls
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "ConversationMessageOfAssistant", ConversationMessageOfAssistant
 )
 
 
-@dataclass(eq=False, repr=False)
 class ConversationMessageOfDeveloper(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     name: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     content: "list[ConversationMessageContent]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "name",
+        "content",
+    )
+
+    def __init__(
+        self,
+        name: "str | None" = None,
+        content: "list[ConversationMessageContent] | None" = None,
+    ) -> None:
+        self.name = name
+        self.content = [] if content is None else content
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -933,15 +1333,27 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ConversationMessageOfSystem(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     name: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     content: "list[ConversationMessageContent]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "name",
+        "content",
+    )
+
+    def __init__(
+        self,
+        name: "str | None" = None,
+        content: "list[ConversationMessageContent] | None" = None,
+    ) -> None:
+        self.name = name
+        self.content = [] if content is None else content
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -949,10 +1361,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ConversationMessageOfTool(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     tool_id: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -961,21 +1370,51 @@ class ConversationMessageOfTool(_Message):
         3, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "tool_id",
+        "name",
+        "content",
+    )
+
+    def __init__(
+        self,
+        tool_id: "str | None" = None,
+        name: "str" = "",
+        content: "list[ConversationMessageContent] | None" = None,
+    ) -> None:
+        self.tool_id = tool_id
+        self.name = name
+        self.content = [] if content is None else content
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "ConversationMessageOfTool", ConversationMessageOfTool
 )
 
 
-@dataclass(eq=False, repr=False)
 class ConversationMessageOfUser(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     name: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     content: "list[ConversationMessageContent]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "name",
+        "content",
+    )
+
+    def __init__(
+        self,
+        name: "str | None" = None,
+        content: "list[ConversationMessageContent] | None" = None,
+    ) -> None:
+        self.name = name
+        self.content = [] if content is None else content
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -983,10 +1422,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ConversationRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     context_id: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
@@ -1009,14 +1445,41 @@ class ConversationRequest(_Message):
 
     temperature: "float | None" = betterproto2.field(7, betterproto2.TYPE_DOUBLE, optional=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "name",
+        "context_id",
+        "inputs",
+        "parameters",
+        "metadata",
+        "scrub_pii",
+        "temperature",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        context_id: "str | None" = None,
+        inputs: "list[ConversationInput] | None" = None,
+        parameters: "dict[str, ____google__protobuf__.Any] | None" = None,
+        metadata: "dict[str, str] | None" = None,
+        scrub_pii: "bool | None" = None,
+        temperature: "float | None" = None,
+    ) -> None:
+        self.name = name
+        self.context_id = context_id
+        self.inputs = [] if inputs is None else inputs
+        self.parameters = {} if parameters is None else parameters
+        self.metadata = {} if metadata is None else metadata
+        self.scrub_pii = scrub_pii
+        self.temperature = temperature
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ConversationRequest", ConversationRequest)
 
 
-@dataclass(eq=False, repr=False)
 class ConversationRequestAlpha2(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     context_id: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
@@ -1053,33 +1516,102 @@ class ConversationRequestAlpha2(_Message):
 
     max_tokens: "int | None" = betterproto2.field(12, betterproto2.TYPE_INT64, optional=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "name",
+        "context_id",
+        "inputs",
+        "parameters",
+        "metadata",
+        "scrub_pii",
+        "temperature",
+        "tools",
+        "tool_choice",
+        "response_format",
+        "prompt_cache_retention",
+        "max_tokens",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        context_id: "str | None" = None,
+        inputs: "list[ConversationInputAlpha2] | None" = None,
+        parameters: "dict[str, ____google__protobuf__.Any] | None" = None,
+        metadata: "dict[str, str] | None" = None,
+        scrub_pii: "bool | None" = None,
+        temperature: "float | None" = None,
+        tools: "list[ConversationTools] | None" = None,
+        tool_choice: "str | None" = None,
+        response_format: "____google__protobuf__.Struct | None" = None,
+        prompt_cache_retention: "datetime.timedelta | None" = None,
+        max_tokens: "int | None" = None,
+    ) -> None:
+        self.name = name
+        self.context_id = context_id
+        self.inputs = [] if inputs is None else inputs
+        self.parameters = {} if parameters is None else parameters
+        self.metadata = {} if metadata is None else metadata
+        self.scrub_pii = scrub_pii
+        self.temperature = temperature
+        self.tools = [] if tools is None else tools
+        self.tool_choice = tool_choice
+        self.response_format = response_format
+        self.prompt_cache_retention = prompt_cache_retention
+        self.max_tokens = max_tokens
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "ConversationRequestAlpha2", ConversationRequestAlpha2
 )
 
 
-@dataclass(eq=False, repr=False)
 class ConversationResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     context_id: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     outputs: "list[ConversationResult]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "context_id",
+        "outputs",
+    )
+
+    def __init__(
+        self,
+        context_id: "str | None" = None,
+        outputs: "list[ConversationResult] | None" = None,
+    ) -> None:
+        self.context_id = context_id
+        self.outputs = [] if outputs is None else outputs
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ConversationResponse", ConversationResponse)
 
 
-@dataclass(eq=False, repr=False)
 class ConversationResponseAlpha2(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     context_id: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     outputs: "list[ConversationResultAlpha2]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "context_id",
+        "outputs",
+    )
+
+    def __init__(
+        self,
+        context_id: "str | None" = None,
+        outputs: "list[ConversationResultAlpha2] | None" = None,
+    ) -> None:
+        self.context_id = context_id
+        self.outputs = [] if outputs is None else outputs
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1087,10 +1619,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ConversationResult(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     result: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     parameters: "dict[str, ____google__protobuf__.Any]" = betterproto2.field(
@@ -1099,14 +1628,26 @@ class ConversationResult(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_MESSAGE),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "result",
+        "parameters",
+    )
+
+    def __init__(
+        self,
+        result: "str" = "",
+        parameters: "dict[str, ____google__protobuf__.Any] | None" = None,
+    ) -> None:
+        self.result = result
+        self.parameters = {} if parameters is None else parameters
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ConversationResult", ConversationResult)
 
 
-@dataclass(eq=False, repr=False)
 class ConversationResultAlpha2(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     choices: "list[ConversationResultChoices]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
@@ -1117,16 +1658,31 @@ class ConversationResultAlpha2(_Message):
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "choices",
+        "model",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        choices: "list[ConversationResultChoices] | None" = None,
+        model: "str | None" = None,
+        usage: "ConversationResultAlpha2CompletionUsage | None" = None,
+    ) -> None:
+        self.choices = [] if choices is None else choices
+        self.model = model
+        self.usage = usage
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "ConversationResultAlpha2", ConversationResultAlpha2
 )
 
 
-@dataclass(eq=False, repr=False)
 class ConversationResultAlpha2CompletionUsage(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     completion_tokens: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     prompt_tokens: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
@@ -1141,6 +1697,30 @@ class ConversationResultAlpha2CompletionUsage(_Message):
         betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True)
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "completion_tokens",
+        "prompt_tokens",
+        "total_tokens",
+        "completion_tokens_details",
+        "prompt_tokens_details",
+    )
+
+    def __init__(
+        self,
+        completion_tokens: "int" = 0,
+        prompt_tokens: "int" = 0,
+        total_tokens: "int" = 0,
+        completion_tokens_details: "ConversationResultAlpha2CompletionUsageCompletionTokensDetails | None" = None,
+        prompt_tokens_details: "ConversationResultAlpha2CompletionUsagePromptTokensDetails | None" = None,
+    ) -> None:
+        self.completion_tokens = completion_tokens
+        self.prompt_tokens = prompt_tokens
+        self.total_tokens = total_tokens
+        self.completion_tokens_details = completion_tokens_details
+        self.prompt_tokens_details = prompt_tokens_details
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1",
@@ -1149,10 +1729,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ConversationResultAlpha2CompletionUsageCompletionTokensDetails(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     accepted_prediction_tokens: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     audio_tokens: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
@@ -1160,6 +1737,27 @@ class ConversationResultAlpha2CompletionUsageCompletionTokensDetails(_Message):
     reasoning_tokens: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
 
     rejected_prediction_tokens: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
+
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "accepted_prediction_tokens",
+        "audio_tokens",
+        "reasoning_tokens",
+        "rejected_prediction_tokens",
+    )
+
+    def __init__(
+        self,
+        accepted_prediction_tokens: "int" = 0,
+        audio_tokens: "int" = 0,
+        reasoning_tokens: "int" = 0,
+        rejected_prediction_tokens: "int" = 0,
+    ) -> None:
+        self.accepted_prediction_tokens = accepted_prediction_tokens
+        self.audio_tokens = audio_tokens
+        self.reasoning_tokens = reasoning_tokens
+        self.rejected_prediction_tokens = rejected_prediction_tokens
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1169,13 +1767,25 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ConversationResultAlpha2CompletionUsagePromptTokensDetails(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     audio_tokens: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     cached_tokens: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "audio_tokens",
+        "cached_tokens",
+    )
+
+    def __init__(
+        self,
+        audio_tokens: "int" = 0,
+        cached_tokens: "int" = 0,
+    ) -> None:
+        self.audio_tokens = audio_tokens
+        self.cached_tokens = cached_tokens
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1185,10 +1795,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ConversationResultChoices(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     finish_reason: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     index: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
@@ -1197,21 +1804,51 @@ class ConversationResultChoices(_Message):
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "finish_reason",
+        "index",
+        "message",
+    )
+
+    def __init__(
+        self,
+        finish_reason: "str" = "",
+        index: "int" = 0,
+        message: "ConversationResultMessage | None" = None,
+    ) -> None:
+        self.finish_reason = finish_reason
+        self.index = index
+        self.message = message
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "ConversationResultChoices", ConversationResultChoices
 )
 
 
-@dataclass(eq=False, repr=False)
 class ConversationResultMessage(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     content: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     tool_calls: "list[ConversationToolCalls]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "content",
+        "tool_calls",
+    )
+
+    def __init__(
+        self,
+        content: "str" = "",
+        tool_calls: "list[ConversationToolCalls] | None" = None,
+    ) -> None:
+        self.content = content
+        self.tool_calls = [] if tool_calls is None else tool_calls
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1219,27 +1856,51 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ConversationToolCalls(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     id: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     function: "ConversationToolCallsOfFunction | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True, group="tool_types"
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "id",
+        "function",
+    )
+
+    def __init__(
+        self,
+        id: "str | None" = None,
+        function: "ConversationToolCallsOfFunction | None" = None,
+    ) -> None:
+        self.id = id
+        self.function = function
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ConversationToolCalls", ConversationToolCalls)
 
 
-@dataclass(eq=False, repr=False)
 class ConversationToolCallsOfFunction(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     arguments: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "name",
+        "arguments",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        arguments: "str" = "",
+    ) -> None:
+        self.name = name
+        self.arguments = arguments
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1247,22 +1908,26 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ConversationTools(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     function: "ConversationToolsFunction | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="tool_types"
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = ("function",)
+
+    def __init__(
+        self,
+        function: "ConversationToolsFunction | None" = None,
+    ) -> None:
+        self.function = function
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ConversationTools", ConversationTools)
 
 
-@dataclass(eq=False, repr=False)
 class ConversationToolsFunction(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_conversation"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     description: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
@@ -1271,16 +1936,31 @@ class ConversationToolsFunction(_Message):
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_conversation"
+    __match_args__ = (
+        "name",
+        "description",
+        "parameters",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        description: "str | None" = None,
+        parameters: "____google__protobuf__.Struct | None" = None,
+    ) -> None:
+        self.name = name
+        self.description = description
+        self.parameters = parameters
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "ConversationToolsFunction", ConversationToolsFunction
 )
 
 
-@dataclass(eq=False, repr=False)
 class CreateCollectionRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1297,16 +1977,37 @@ class CreateCollectionRequestAlpha1(_Message):
         5, betterproto2.TYPE_ENUM, default_factory=lambda: DistanceMetric(0)
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = (
+        "store_name",
+        "collection",
+        "metadata",
+        "dimensions",
+        "metric",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        collection: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+        dimensions: "int" = 0,
+        metric: "DistanceMetric | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.collection = collection
+        self.metadata = {} if metadata is None else metadata
+        self.dimensions = dimensions
+        self.metric = DistanceMetric(0) if metric is None else metric
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "CreateCollectionRequestAlpha1", CreateCollectionRequestAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class CreateIndexRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     index: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1317,57 +2018,118 @@ class CreateIndexRequestAlpha1(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = (
+        "store_name",
+        "index",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        index: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.index = index
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "CreateIndexRequestAlpha1", CreateIndexRequestAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class DecryptRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     options: "DecryptRequestOptions | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     payload: "__common__v1__.StreamPayload | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = (
+        "options",
+        "payload",
+    )
+
+    def __init__(
+        self,
+        options: "DecryptRequestOptions | None" = None,
+        payload: "__common__v1__.StreamPayload | None" = None,
+    ) -> None:
+        self.options = options
+        self.payload = payload
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "DecryptRequest", DecryptRequest)
 
 
-@dataclass(eq=False, repr=False)
 class DecryptRequestOptions(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     key_name: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = (
+        "component_name",
+        "key_name",
+    )
+
+    def __init__(
+        self,
+        component_name: "str" = "",
+        key_name: "str" = "",
+    ) -> None:
+        self.component_name = component_name
+        self.key_name = key_name
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "DecryptRequestOptions", DecryptRequestOptions)
 
 
-@dataclass(eq=False, repr=False)
 class DecryptResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     payload: "__common__v1__.StreamPayload | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = ("payload",)
+
+    def __init__(
+        self,
+        payload: "__common__v1__.StreamPayload | None" = None,
+    ) -> None:
+        self.payload = payload
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "DecryptResponse", DecryptResponse)
 
 
-@dataclass(eq=False, repr=False)
 class DeleteBinaryFileRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_binarystore"
-
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     file_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_binarystore"
+    __match_args__ = (
+        "component_name",
+        "file_name",
+    )
+
+    def __init__(
+        self,
+        component_name: "str" = "",
+        file_name: "str" = "",
+    ) -> None:
+        self.component_name = component_name
+        self.file_name = file_name
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1375,9 +2137,13 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class DeleteBinaryFileResponseAlpha1(_Message):
     _codec = "dapr.proto.runtime.v1._codec_binarystore"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1385,13 +2151,25 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class DeleteBulkStateRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_state"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     states: "list[__common__v1__.StateItem]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_state"
+    __match_args__ = (
+        "store_name",
+        "states",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        states: "list[__common__v1__.StateItem] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.states = [] if states is None else states
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1399,10 +2177,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class DeleteCollectionRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1413,16 +2188,31 @@ class DeleteCollectionRequestAlpha1(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = (
+        "store_name",
+        "collection",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        collection: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.collection = collection
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "DeleteCollectionRequestAlpha1", DeleteCollectionRequestAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class DeleteDocumentsRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     index: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1437,17 +2227,48 @@ class DeleteDocumentsRequestAlpha1(_Message):
 
     options: "IndexingOptionsAlpha1 | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = (
+        "store_name",
+        "index",
+        "ids",
+        "metadata",
+        "options",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        index: "str" = "",
+        ids: "list[str] | None" = None,
+        metadata: "dict[str, str] | None" = None,
+        options: "IndexingOptionsAlpha1 | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.index = index
+        self.ids = [] if ids is None else ids
+        self.metadata = {} if metadata is None else metadata
+        self.options = options
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "DeleteDocumentsRequestAlpha1", DeleteDocumentsRequestAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class DeleteDocumentsResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     ack: "IndexAck" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: IndexAck(0))
+
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = ("ack",)
+
+    def __init__(
+        self,
+        ack: "IndexAck | None" = None,
+    ) -> None:
+        self.ack = IndexAck(0) if ack is None else ack
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1455,10 +2276,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class DeleteIndexRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     index: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1469,35 +2287,71 @@ class DeleteIndexRequestAlpha1(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = (
+        "store_name",
+        "index",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        index: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.index = index
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "DeleteIndexRequestAlpha1", DeleteIndexRequestAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class DeleteJobRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_jobs"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+    __match_args__ = ("name",)
+
+    def __init__(
+        self,
+        name: "str" = "",
+    ) -> None:
+        self.name = name
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "DeleteJobRequest", DeleteJobRequest)
 
 
-@dataclass(eq=False, repr=False)
 class DeleteJobResponse(_Message):
     _codec = "dapr.proto.runtime.v1._codec_jobs"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "DeleteJobResponse", DeleteJobResponse)
 
 
-@dataclass(eq=False, repr=False)
 class DeleteJobsByPrefixRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_jobs"
-
     name_prefix: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+    __match_args__ = ("name_prefix",)
+
+    def __init__(
+        self,
+        name_prefix: "str | None" = None,
+    ) -> None:
+        self.name_prefix = name_prefix
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1505,11 +2359,18 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class DeleteJobsByPrefixRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_jobs"
-
     name_prefix: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+    __match_args__ = ("name_prefix",)
+
+    def __init__(
+        self,
+        name_prefix: "str | None" = None,
+    ) -> None:
+        self.name_prefix = name_prefix
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1517,9 +2378,13 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class DeleteJobsByPrefixResponse(_Message):
     _codec = "dapr.proto.runtime.v1._codec_jobs"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1527,9 +2392,13 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class DeleteJobsByPrefixResponseAlpha1(_Message):
     _codec = "dapr.proto.runtime.v1._codec_jobs"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1537,10 +2406,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class DeleteStateRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_state"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     key: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1557,14 +2423,35 @@ class DeleteStateRequest(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_state"
+    __match_args__ = (
+        "store_name",
+        "key",
+        "etag",
+        "options",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        key: "str" = "",
+        etag: "__common__v1__.Etag | None" = None,
+        options: "__common__v1__.StateOptions | None" = None,
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.key = key
+        self.etag = etag
+        self.options = options
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "DeleteStateRequest", DeleteStateRequest)
 
 
-@dataclass(eq=False, repr=False)
 class DeleteVectorsRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1579,17 +2466,48 @@ class DeleteVectorsRequestAlpha1(_Message):
 
     options: "IndexingOptionsAlpha1 | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = (
+        "store_name",
+        "collection",
+        "ids",
+        "metadata",
+        "options",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        collection: "str" = "",
+        ids: "list[str] | None" = None,
+        metadata: "dict[str, str] | None" = None,
+        options: "IndexingOptionsAlpha1 | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.collection = collection
+        self.ids = [] if ids is None else ids
+        self.metadata = {} if metadata is None else metadata
+        self.options = options
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "DeleteVectorsRequestAlpha1", DeleteVectorsRequestAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class DeleteVectorsResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     ack: "IndexAck" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: IndexAck(0))
+
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = ("ack",)
+
+    def __init__(
+        self,
+        ack: "IndexAck | None" = None,
+    ) -> None:
+        self.ack = IndexAck(0) if ack is None else ack
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1597,24 +2515,33 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class EncryptRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     options: "EncryptRequestOptions | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     payload: "__common__v1__.StreamPayload | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = (
+        "options",
+        "payload",
+    )
+
+    def __init__(
+        self,
+        options: "EncryptRequestOptions | None" = None,
+        payload: "__common__v1__.StreamPayload | None" = None,
+    ) -> None:
+        self.options = options
+        self.payload = payload
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "EncryptRequest", EncryptRequest)
 
 
-@dataclass(eq=False, repr=False)
 class EncryptRequestOptions(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     key_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1627,26 +2554,57 @@ class EncryptRequestOptions(_Message):
 
     decryption_key_name: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
 
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = (
+        "component_name",
+        "key_name",
+        "key_wrap_algorithm",
+        "data_encryption_cipher",
+        "omit_decryption_key_name",
+        "decryption_key_name",
+    )
+
+    def __init__(
+        self,
+        component_name: "str" = "",
+        key_name: "str" = "",
+        key_wrap_algorithm: "str" = "",
+        data_encryption_cipher: "str" = "",
+        omit_decryption_key_name: "bool" = False,
+        decryption_key_name: "str" = "",
+    ) -> None:
+        self.component_name = component_name
+        self.key_name = key_name
+        self.key_wrap_algorithm = key_wrap_algorithm
+        self.data_encryption_cipher = data_encryption_cipher
+        self.omit_decryption_key_name = omit_decryption_key_name
+        self.decryption_key_name = decryption_key_name
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "EncryptRequestOptions", EncryptRequestOptions)
 
 
-@dataclass(eq=False, repr=False)
 class EncryptResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     payload: "__common__v1__.StreamPayload | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = ("payload",)
+
+    def __init__(
+        self,
+        payload: "__common__v1__.StreamPayload | None" = None,
+    ) -> None:
+        self.payload = payload
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "EncryptResponse", EncryptResponse)
 
 
-@dataclass(eq=False, repr=False)
 class ExecuteActorStateTransactionRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1655,16 +2613,31 @@ class ExecuteActorStateTransactionRequest(_Message):
         3, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "actor_type",
+        "actor_id",
+        "operations",
+    )
+
+    def __init__(
+        self,
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+        operations: "list[TransactionalActorStateOperation] | None" = None,
+    ) -> None:
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self.operations = [] if operations is None else operations
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "ExecuteActorStateTransactionRequest", ExecuteActorStateTransactionRequest
 )
 
 
-@dataclass(eq=False, repr=False)
 class ExecuteStateTransactionRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_state"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     operations: "list[TransactionalStateOperation]" = betterproto2.field(
@@ -1677,33 +2650,78 @@ class ExecuteStateTransactionRequest(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_state"
+    __match_args__ = (
+        "store_name",
+        "operations",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        operations: "list[TransactionalStateOperation] | None" = None,
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.operations = [] if operations is None else operations
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "ExecuteStateTransactionRequest", ExecuteStateTransactionRequest
 )
 
 
-@dataclass(eq=False, repr=False)
 class FailedItem(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     error: "____google__rpc__.Status | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = (
+        "id",
+        "error",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        error: "____google__rpc__.Status | None" = None,
+    ) -> None:
+        self.id = id
+        self.error = error
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "FailedItem", FailedItem)
 
 
-@dataclass(eq=False, repr=False)
 class GetActorReminderRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     name: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "actor_type",
+        "actor_id",
+        "name",
+    )
+
+    def __init__(
+        self,
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+        name: "str" = "",
+    ) -> None:
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self.name = name
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1711,10 +2729,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class GetActorReminderResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1729,30 +2744,69 @@ class GetActorReminderResponse(_Message):
 
     ttl: "str | None" = betterproto2.field(7, betterproto2.TYPE_STRING, optional=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "actor_type",
+        "actor_id",
+        "due_time",
+        "period",
+        "data",
+        "ttl",
+    )
+
+    def __init__(
+        self,
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+        due_time: "str | None" = None,
+        period: "str | None" = None,
+        data: "____google__protobuf__.Any | None" = None,
+        ttl: "str | None" = None,
+    ) -> None:
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self.due_time = due_time
+        self.period = period
+        self.data = data
+        self.ttl = ttl
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "GetActorReminderResponse", GetActorReminderResponse
 )
 
 
-@dataclass(eq=False, repr=False)
 class GetActorStateRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     key: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "actor_type",
+        "actor_id",
+        "key",
+    )
+
+    def __init__(
+        self,
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+        key: "str" = "",
+    ) -> None:
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self.key = key
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetActorStateRequest", GetActorStateRequest)
 
 
-@dataclass(eq=False, repr=False)
 class GetActorStateResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     data: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     metadata: "dict[str, str]" = betterproto2.field(
@@ -1761,28 +2815,55 @@ class GetActorStateResponse(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "data",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        data: "bytes" = b"",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.data = data
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetActorStateResponse", GetActorStateResponse)
 
 
-@dataclass(eq=False, repr=False)
 class GetActorTimerRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     name: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "actor_type",
+        "actor_id",
+        "name",
+    )
+
+    def __init__(
+        self,
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+        name: "str" = "",
+    ) -> None:
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self.name = name
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetActorTimerRequest", GetActorTimerRequest)
 
 
-@dataclass(eq=False, repr=False)
 class GetActorTimerResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1799,17 +2880,59 @@ class GetActorTimerResponse(_Message):
         7, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "actor_type",
+        "actor_id",
+        "due_time",
+        "period",
+        "ttl",
+        "callback",
+        "data",
+    )
+
+    def __init__(
+        self,
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+        due_time: "str | None" = None,
+        period: "str | None" = None,
+        ttl: "str | None" = None,
+        callback: "str | None" = None,
+        data: "____google__protobuf__.Any | None" = None,
+    ) -> None:
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self.due_time = due_time
+        self.period = period
+        self.ttl = ttl
+        self.callback = callback
+        self.data = data
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetActorTimerResponse", GetActorTimerResponse)
 
 
-@dataclass(eq=False, repr=False)
 class GetBinaryFileRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_binarystore"
-
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     file_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_binarystore"
+    __match_args__ = (
+        "component_name",
+        "file_name",
+    )
+
+    def __init__(
+        self,
+        component_name: "str" = "",
+        file_name: "str" = "",
+    ) -> None:
+        self.component_name = component_name
+        self.file_name = file_name
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1817,13 +2940,20 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class GetBinaryFileResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_binarystore"
-
     payload: "__common__v1__.StreamPayload | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_binarystore"
+    __match_args__ = ("payload",)
+
+    def __init__(
+        self,
+        payload: "__common__v1__.StreamPayload | None" = None,
+    ) -> None:
+        self.payload = payload
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1831,10 +2961,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class GetBulkSecretRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_secrets"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     metadata: "dict[str, str]" = betterproto2.field(
@@ -1843,28 +2970,47 @@ class GetBulkSecretRequest(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_secrets"
+    __match_args__ = (
+        "store_name",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetBulkSecretRequest", GetBulkSecretRequest)
 
 
-@dataclass(eq=False, repr=False)
 class GetBulkSecretResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_secrets"
-
     data: "dict[str, SecretResponse]" = betterproto2.field(
         1,
         betterproto2.TYPE_MAP,
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_MESSAGE),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_secrets"
+    __match_args__ = ("data",)
+
+    def __init__(
+        self,
+        data: "dict[str, SecretResponse] | None" = None,
+    ) -> None:
+        self.data = {} if data is None else data
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetBulkSecretResponse", GetBulkSecretResponse)
 
 
-@dataclass(eq=False, repr=False)
 class GetBulkStateRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_state"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     keys: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
@@ -1880,24 +3026,49 @@ class GetBulkStateRequest(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_state"
+    __match_args__ = (
+        "store_name",
+        "keys",
+        "parallelism",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        keys: "list[str] | None" = None,
+        parallelism: "int" = 0,
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.keys = [] if keys is None else keys
+        self.parallelism = parallelism
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetBulkStateRequest", GetBulkStateRequest)
 
 
-@dataclass(eq=False, repr=False)
 class GetBulkStateResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_state"
-
     items: "list[BulkStateItem]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_state"
+    __match_args__ = ("items",)
+
+    def __init__(
+        self,
+        items: "list[BulkStateItem] | None" = None,
+    ) -> None:
+        self.items = [] if items is None else items
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetBulkStateResponse", GetBulkStateResponse)
 
 
-@dataclass(eq=False, repr=False)
 class GetCollectionRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1908,16 +3079,31 @@ class GetCollectionRequestAlpha1(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = (
+        "store_name",
+        "collection",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        collection: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.collection = collection
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "GetCollectionRequestAlpha1", GetCollectionRequestAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class GetCollectionResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     collection: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     record_count: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
@@ -1934,16 +3120,37 @@ class GetCollectionResponseAlpha1(_Message):
         5, betterproto2.TYPE_ENUM, default_factory=lambda: DistanceMetric(0)
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = (
+        "collection",
+        "record_count",
+        "properties",
+        "dimensions",
+        "metric",
+    )
+
+    def __init__(
+        self,
+        collection: "str" = "",
+        record_count: "int" = 0,
+        properties: "dict[str, str] | None" = None,
+        dimensions: "int" = 0,
+        metric: "DistanceMetric | None" = None,
+    ) -> None:
+        self.collection = collection
+        self.record_count = record_count
+        self.properties = {} if properties is None else properties
+        self.dimensions = dimensions
+        self.metric = DistanceMetric(0) if metric is None else metric
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "GetCollectionResponseAlpha1", GetCollectionResponseAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class GetConfigurationRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_configuration"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     keys: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
@@ -1954,21 +3161,46 @@ class GetConfigurationRequest(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_configuration"
+    __match_args__ = (
+        "store_name",
+        "keys",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        keys: "list[str] | None" = None,
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.keys = [] if keys is None else keys
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "GetConfigurationRequest", GetConfigurationRequest
 )
 
 
-@dataclass(eq=False, repr=False)
 class GetConfigurationResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_configuration"
-
     items: "dict[str, __common__v1__.ConfigurationItem]" = betterproto2.field(
         1,
         betterproto2.TYPE_MAP,
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_MESSAGE),
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_configuration"
+    __match_args__ = ("items",)
+
+    def __init__(
+        self,
+        items: "dict[str, __common__v1__.ConfigurationItem] | None" = None,
+    ) -> None:
+        self.items = {} if items is None else items
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -1976,10 +3208,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class GetDocumentsRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     index: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1994,17 +3223,48 @@ class GetDocumentsRequestAlpha1(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = (
+        "store_name",
+        "index",
+        "ids",
+        "include_content",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        index: "str" = "",
+        ids: "list[str] | None" = None,
+        include_content: "bool | None" = None,
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.index = index
+        self.ids = [] if ids is None else ids
+        self.include_content = include_content
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "GetDocumentsRequestAlpha1", GetDocumentsRequestAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class GetDocumentsResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     documents: "list[SearchDocument]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = ("documents",)
+
+    def __init__(
+        self,
+        documents: "list[SearchDocument] | None" = None,
+    ) -> None:
+        self.documents = [] if documents is None else documents
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -2012,10 +3272,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class GetIndexRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     index: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2026,14 +3283,29 @@ class GetIndexRequestAlpha1(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = (
+        "store_name",
+        "index",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        index: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.index = index
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetIndexRequestAlpha1", GetIndexRequestAlpha1)
 
 
-@dataclass(eq=False, repr=False)
 class GetIndexResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     index: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     document_count: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
@@ -2044,44 +3316,77 @@ class GetIndexResponseAlpha1(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = (
+        "index",
+        "document_count",
+        "properties",
+    )
+
+    def __init__(
+        self,
+        index: "str" = "",
+        document_count: "int" = 0,
+        properties: "dict[str, str] | None" = None,
+    ) -> None:
+        self.index = index
+        self.document_count = document_count
+        self.properties = {} if properties is None else properties
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "GetIndexResponseAlpha1", GetIndexResponseAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class GetJobRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_jobs"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+    __match_args__ = ("name",)
+
+    def __init__(
+        self,
+        name: "str" = "",
+    ) -> None:
+        self.name = name
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetJobRequest", GetJobRequest)
 
 
-@dataclass(eq=False, repr=False)
 class GetJobResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_jobs"
-
     job: "Job | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+    __match_args__ = ("job",)
+
+    def __init__(
+        self,
+        job: "Job | None" = None,
+    ) -> None:
+        self.job = job
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetJobResponse", GetJobResponse)
 
 
-@dataclass(eq=False, repr=False)
 class GetMetadataRequest(_Message):
     _codec = "dapr.proto.runtime.v1._codec_metadata"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetMetadataRequest", GetMetadataRequest)
 
 
-@dataclass(eq=False, repr=False)
 class GetMetadataResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_metadata"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     active_actors_count: "list[ActiveActorsCount]" = betterproto2.field(
@@ -2133,14 +3438,65 @@ class GetMetadataResponse(_Message):
         15, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+    __match_args__ = (
+        "id",
+        "active_actors_count",
+        "registered_components",
+        "extended_metadata",
+        "subscriptions",
+        "http_endpoints",
+        "app_connection_properties",
+        "runtime_version",
+        "enabled_features",
+        "actor_runtime",
+        "scheduler",
+        "workflows",
+        "mcp_servers",
+        "workflow_access_policies",
+        "resiliencies",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        active_actors_count: "list[ActiveActorsCount] | None" = None,
+        registered_components: "list[RegisteredComponents] | None" = None,
+        extended_metadata: "dict[str, str] | None" = None,
+        subscriptions: "list[PubsubSubscription] | None" = None,
+        http_endpoints: "list[MetadataHttpEndpoint] | None" = None,
+        app_connection_properties: "AppConnectionProperties | None" = None,
+        runtime_version: "str" = "",
+        enabled_features: "list[str] | None" = None,
+        actor_runtime: "ActorRuntime | None" = None,
+        scheduler: "MetadataScheduler | None" = None,
+        workflows: "MetadataWorkflows | None" = None,
+        mcp_servers: "list[MetadataMcpServer] | None" = None,
+        workflow_access_policies: "list[MetadataWorkflowAccessPolicy] | None" = None,
+        resiliencies: "list[MetadataResiliency] | None" = None,
+    ) -> None:
+        self.id = id
+        self.active_actors_count = [] if active_actors_count is None else active_actors_count
+        self.registered_components = [] if registered_components is None else registered_components
+        self.extended_metadata = {} if extended_metadata is None else extended_metadata
+        self.subscriptions = [] if subscriptions is None else subscriptions
+        self.http_endpoints = [] if http_endpoints is None else http_endpoints
+        self.app_connection_properties = app_connection_properties
+        self.runtime_version = runtime_version
+        self.enabled_features = [] if enabled_features is None else enabled_features
+        self.actor_runtime = actor_runtime
+        self.scheduler = scheduler
+        self.workflows = workflows
+        self.mcp_servers = [] if mcp_servers is None else mcp_servers
+        self.workflow_access_policies = [] if workflow_access_policies is None else workflow_access_policies
+        self.resiliencies = [] if resiliencies is None else resiliencies
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetMetadataResponse", GetMetadataResponse)
 
 
-@dataclass(eq=False, repr=False)
 class GetSecretRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_secrets"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     key: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2151,28 +3507,50 @@ class GetSecretRequest(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_secrets"
+    __match_args__ = (
+        "store_name",
+        "key",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        key: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.key = key
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetSecretRequest", GetSecretRequest)
 
 
-@dataclass(eq=False, repr=False)
 class GetSecretResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_secrets"
-
     data: "dict[str, str]" = betterproto2.field(
         1,
         betterproto2.TYPE_MAP,
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_secrets"
+    __match_args__ = ("data",)
+
+    def __init__(
+        self,
+        data: "dict[str, str] | None" = None,
+    ) -> None:
+        self.data = {} if data is None else data
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetSecretResponse", GetSecretResponse)
 
 
-@dataclass(eq=False, repr=False)
 class GetStateRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_state"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     key: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2190,14 +3568,34 @@ class GetStateRequest(_Message):
     Passed to the store's driver.
     """
 
+    _codec = "dapr.proto.runtime.v1._codec_state"
+    __match_args__ = (
+        "store_name",
+        "key",
+        "consistency",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        key: "str" = "",
+        consistency: "__common__v1__.StateOptionsStateConsistency | None" = None,
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.key = key
+        self.consistency = (
+            __common__v1__.StateOptionsStateConsistency(0) if consistency is None else consistency
+        )
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetStateRequest", GetStateRequest)
 
 
-@dataclass(eq=False, repr=False)
 class GetStateResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_state"
-
     data: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     etag: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2208,14 +3606,29 @@ class GetStateResponse(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_state"
+    __match_args__ = (
+        "data",
+        "etag",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        data: "bytes" = b"",
+        etag: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.data = data
+        self.etag = etag
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetStateResponse", GetStateResponse)
 
 
-@dataclass(eq=False, repr=False)
 class GetVectorsRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2230,17 +3643,48 @@ class GetVectorsRequestAlpha1(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = (
+        "store_name",
+        "collection",
+        "ids",
+        "include_values",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        collection: "str" = "",
+        ids: "list[str] | None" = None,
+        include_values: "bool | None" = None,
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.collection = collection
+        self.ids = [] if ids is None else ids
+        self.include_values = include_values
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "GetVectorsRequestAlpha1", GetVectorsRequestAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class GetVectorsResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     records: "list[VectorRecord]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = ("records",)
+
+    def __init__(
+        self,
+        records: "list[VectorRecord] | None" = None,
+    ) -> None:
+        self.records = [] if records is None else records
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -2248,24 +3692,36 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class GetWorkflowRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_workflow"
-
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     workflow_component: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     app_id: "str | None" = betterproto2.field(3, betterproto2.TYPE_STRING, optional=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+    __match_args__ = (
+        "instance_id",
+        "workflow_component",
+        "app_id",
+    )
+
+    def __init__(
+        self,
+        instance_id: "str" = "",
+        workflow_component: "str" = "",
+        app_id: "str | None" = None,
+    ) -> None:
+        self.instance_id = instance_id
+        self.workflow_component = workflow_component
+        self.app_id = app_id
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetWorkflowRequest", GetWorkflowRequest)
 
 
-@dataclass(eq=False, repr=False)
 class GetWorkflowResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_workflow"
-
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     workflow_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2286,22 +3742,50 @@ class GetWorkflowResponse(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+    __match_args__ = (
+        "instance_id",
+        "workflow_name",
+        "created_at",
+        "last_updated_at",
+        "runtime_status",
+        "properties",
+    )
+
+    def __init__(
+        self,
+        instance_id: "str" = "",
+        workflow_name: "str" = "",
+        created_at: "datetime.datetime | None" = None,
+        last_updated_at: "datetime.datetime | None" = None,
+        runtime_status: "str" = "",
+        properties: "dict[str, str] | None" = None,
+    ) -> None:
+        self.instance_id = instance_id
+        self.workflow_name = workflow_name
+        self.created_at = created_at
+        self.last_updated_at = last_updated_at
+        self.runtime_status = runtime_status
+        self.properties = {} if properties is None else properties
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "GetWorkflowResponse", GetWorkflowResponse)
 
 
-@dataclass(eq=False, repr=False)
 class HealthCheckResponse(_Message):
     _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "HealthCheckResponse", HealthCheckResponse)
 
 
-@dataclass(eq=False, repr=False)
 class IndexDocumentsRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     index: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2316,19 +3800,55 @@ class IndexDocumentsRequestAlpha1(_Message):
 
     options: "IndexingOptionsAlpha1 | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = (
+        "store_name",
+        "index",
+        "documents",
+        "metadata",
+        "options",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        index: "str" = "",
+        documents: "list[SearchDocument] | None" = None,
+        metadata: "dict[str, str] | None" = None,
+        options: "IndexingOptionsAlpha1 | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.index = index
+        self.documents = [] if documents is None else documents
+        self.metadata = {} if metadata is None else metadata
+        self.options = options
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "IndexDocumentsRequestAlpha1", IndexDocumentsRequestAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class IndexDocumentsResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     failed_items: "list[FailedItem]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     ack: "IndexAck" = betterproto2.field(2, betterproto2.TYPE_ENUM, default_factory=lambda: IndexAck(0))
+
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = (
+        "failed_items",
+        "ack",
+    )
+
+    def __init__(
+        self,
+        failed_items: "list[FailedItem] | None" = None,
+        ack: "IndexAck | None" = None,
+    ) -> None:
+        self.failed_items = [] if failed_items is None else failed_items
+        self.ack = IndexAck(0) if ack is None else ack
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -2336,10 +3856,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class IndexingOptionsAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     mode: "IndexingMode" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: IndexingMode(0)
     )
@@ -2352,14 +3869,29 @@ class IndexingOptionsAlpha1(_Message):
         3, betterproto2.TYPE_ENUM, default_factory=lambda: IndexingWaitTimeoutAction(0)
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = (
+        "mode",
+        "wait_timeout",
+        "on_wait_timeout",
+    )
+
+    def __init__(
+        self,
+        mode: "IndexingMode | None" = None,
+        wait_timeout: "datetime.timedelta | None" = None,
+        on_wait_timeout: "IndexingWaitTimeoutAction | None" = None,
+    ) -> None:
+        self.mode = IndexingMode(0) if mode is None else mode
+        self.wait_timeout = wait_timeout
+        self.on_wait_timeout = IndexingWaitTimeoutAction(0) if on_wait_timeout is None else on_wait_timeout
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "IndexingOptionsAlpha1", IndexingOptionsAlpha1)
 
 
-@dataclass(eq=False, repr=False)
 class InvokeActorRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2374,24 +3906,52 @@ class InvokeActorRequest(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "actor_type",
+        "actor_id",
+        "method",
+        "data",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+        method: "str" = "",
+        data: "bytes" = b"",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self.method = method
+        self.data = data
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "InvokeActorRequest", InvokeActorRequest)
 
 
-@dataclass(eq=False, repr=False)
 class InvokeActorResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     data: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = ("data",)
+
+    def __init__(
+        self,
+        data: "bytes" = b"",
+    ) -> None:
+        self.data = data
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "InvokeActorResponse", InvokeActorResponse)
 
 
-@dataclass(eq=False, repr=False)
 class InvokeBindingRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_bindings"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     data: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -2404,14 +3964,32 @@ class InvokeBindingRequest(_Message):
 
     operation: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
 
+    _codec = "dapr.proto.runtime.v1._codec_bindings"
+    __match_args__ = (
+        "name",
+        "data",
+        "metadata",
+        "operation",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        data: "bytes" = b"",
+        metadata: "dict[str, str] | None" = None,
+        operation: "str" = "",
+    ) -> None:
+        self.name = name
+        self.data = data
+        self.metadata = {} if metadata is None else metadata
+        self.operation = operation
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "InvokeBindingRequest", InvokeBindingRequest)
 
 
-@dataclass(eq=False, repr=False)
 class InvokeBindingResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_bindings"
-
     data: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     metadata: "dict[str, str]" = betterproto2.field(
@@ -2420,14 +3998,26 @@ class InvokeBindingResponse(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_bindings"
+    __match_args__ = (
+        "data",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        data: "bytes" = b"",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.data = data
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "InvokeBindingResponse", InvokeBindingResponse)
 
 
-@dataclass(eq=False, repr=False)
 class InvokeServiceRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_invocation"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
     The app id to call, optionally with its namespace: `app.namespace`.
@@ -2437,14 +4027,26 @@ class InvokeServiceRequest(_Message):
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_invocation"
+    __match_args__ = (
+        "id",
+        "message",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        message: "__common__v1__.InvokeRequest | None" = None,
+    ) -> None:
+        self.id = id
+        self.message = message
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "InvokeServiceRequest", InvokeServiceRequest)
 
 
-@dataclass(eq=False, repr=False)
 class Job(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_jobs"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     schedule: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
@@ -2463,14 +4065,41 @@ class Job(_Message):
         7, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+    __match_args__ = (
+        "name",
+        "schedule",
+        "repeats",
+        "due_time",
+        "ttl",
+        "data",
+        "failure_policy",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        schedule: "str | None" = None,
+        repeats: "int | None" = None,
+        due_time: "str | None" = None,
+        ttl: "str | None" = None,
+        data: "____google__protobuf__.Any | None" = None,
+        failure_policy: "__common__v1__.JobFailurePolicy | None" = None,
+    ) -> None:
+        self.name = name
+        self.schedule = schedule
+        self.repeats = repeats
+        self.due_time = due_time
+        self.ttl = ttl
+        self.data = data
+        self.failure_policy = failure_policy
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "Job", Job)
 
 
-@dataclass(eq=False, repr=False)
 class JobEventRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_appcallback"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     data: "____google__protobuf__.Any | None" = betterproto2.field(
@@ -2485,25 +4114,65 @@ class JobEventRequest(_Message):
         5, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+    __match_args__ = (
+        "name",
+        "data",
+        "method",
+        "content_type",
+        "http_extension",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        data: "____google__protobuf__.Any | None" = None,
+        method: "str" = "",
+        content_type: "str" = "",
+        http_extension: "__common__v1__.HttpExtension | None" = None,
+    ) -> None:
+        self.name = name
+        self.data = data
+        self.method = method
+        self.content_type = content_type
+        self.http_extension = http_extension
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "JobEventRequest", JobEventRequest)
 
 
-@dataclass(eq=False, repr=False)
 class JobEventResponse(_Message):
     _codec = "dapr.proto.runtime.v1._codec_appcallback"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "JobEventResponse", JobEventResponse)
 
 
-@dataclass(eq=False, repr=False)
 class ListActorRemindersRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "actor_type",
+        "actor_id",
+    )
+
+    def __init__(
+        self,
+        actor_type: "str" = "",
+        actor_id: "str | None" = None,
+    ) -> None:
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -2511,11 +4180,18 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ListActorRemindersResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     reminders: "list[NamedActorReminder]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = ("reminders",)
+
+    def __init__(
+        self,
+        reminders: "list[NamedActorReminder] | None" = None,
+    ) -> None:
+        self.reminders = [] if reminders is None else reminders
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -2523,13 +4199,25 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ListActorTimersRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "actor_type",
+        "actor_id",
+    )
+
+    def __init__(
+        self,
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+    ) -> None:
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -2537,11 +4225,18 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ListActorTimersResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     timers: "list[NamedActorTimer]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = ("timers",)
+
+    def __init__(
+        self,
+        timers: "list[NamedActorTimer] | None" = None,
+    ) -> None:
+        self.timers = [] if timers is None else timers
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -2549,10 +4244,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ListCollectionsRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     metadata: "dict[str, str]" = betterproto2.field(
@@ -2560,6 +4252,21 @@ class ListCollectionsRequestAlpha1(_Message):
         betterproto2.TYPE_MAP,
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = (
+        "store_name",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -2567,11 +4274,18 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ListCollectionsResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     collections: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = ("collections",)
+
+    def __init__(
+        self,
+        collections: "list[str] | None" = None,
+    ) -> None:
+        self.collections = [] if collections is None else collections
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -2579,10 +4293,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ListIndexesRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     metadata: "dict[str, str]" = betterproto2.field(
@@ -2591,17 +4302,39 @@ class ListIndexesRequestAlpha1(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = (
+        "store_name",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "ListIndexesRequestAlpha1", ListIndexesRequestAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class ListIndexesResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     indexes: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = ("indexes",)
+
+    def __init__(
+        self,
+        indexes: "list[str] | None" = None,
+    ) -> None:
+        self.indexes = [] if indexes is None else indexes
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -2609,11 +4342,18 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ListInputBindingsResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_appcallback"
-
     bindings: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+    __match_args__ = ("bindings",)
+
+    def __init__(
+        self,
+        bindings: "list[str] | None" = None,
+    ) -> None:
+        self.bindings = [] if bindings is None else bindings
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -2621,37 +4361,59 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ListJobsRequest(_Message):
     _codec = "dapr.proto.runtime.v1._codec_jobs"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ListJobsRequest", ListJobsRequest)
 
 
-@dataclass(eq=False, repr=False)
 class ListJobsRequestAlpha1(_Message):
     _codec = "dapr.proto.runtime.v1._codec_jobs"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ListJobsRequestAlpha1", ListJobsRequestAlpha1)
 
 
-@dataclass(eq=False, repr=False)
 class ListJobsResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_jobs"
-
     jobs: "list[Job]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+    __match_args__ = ("jobs",)
+
+    def __init__(
+        self,
+        jobs: "list[Job] | None" = None,
+    ) -> None:
+        self.jobs = [] if jobs is None else jobs
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ListJobsResponse", ListJobsResponse)
 
 
-@dataclass(eq=False, repr=False)
 class ListJobsResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_jobs"
-
     jobs: "list[Job]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+    __match_args__ = ("jobs",)
+
+    def __init__(
+        self,
+        jobs: "list[Job] | None" = None,
+    ) -> None:
+        self.jobs = [] if jobs is None else jobs
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -2659,11 +4421,18 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class ListTopicSubscriptionsResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_appcallback"
-
     subscriptions: "list[TopicSubscription]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+    __match_args__ = ("subscriptions",)
+
+    def __init__(
+        self,
+        subscriptions: "list[TopicSubscription] | None" = None,
+    ) -> None:
+        self.subscriptions = [] if subscriptions is None else subscriptions
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -2671,51 +4440,86 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class MetadataHttpEndpoint(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_metadata"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+    __match_args__ = ("name",)
+
+    def __init__(
+        self,
+        name: "str" = "",
+    ) -> None:
+        self.name = name
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "MetadataHTTPEndpoint", MetadataHttpEndpoint)
 
 
-@dataclass(eq=False, repr=False)
 class MetadataMcpServer(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_metadata"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+    __match_args__ = ("name",)
+
+    def __init__(
+        self,
+        name: "str" = "",
+    ) -> None:
+        self.name = name
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "MetadataMCPServer", MetadataMcpServer)
 
 
-@dataclass(eq=False, repr=False)
 class MetadataResiliency(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_metadata"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+    __match_args__ = ("name",)
+
+    def __init__(
+        self,
+        name: "str" = "",
+    ) -> None:
+        self.name = name
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "MetadataResiliency", MetadataResiliency)
 
 
-@dataclass(eq=False, repr=False)
 class MetadataScheduler(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_metadata"
-
     connected_addresses: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+    __match_args__ = ("connected_addresses",)
+
+    def __init__(
+        self,
+        connected_addresses: "list[str] | None" = None,
+    ) -> None:
+        self.connected_addresses = [] if connected_addresses is None else connected_addresses
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "MetadataScheduler", MetadataScheduler)
 
 
-@dataclass(eq=False, repr=False)
 class MetadataWorkflowAccessPolicy(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_metadata"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+    __match_args__ = ("name",)
+
+    def __init__(
+        self,
+        name: "str" = "",
+    ) -> None:
+        self.name = name
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -2723,58 +4527,101 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class MetadataWorkflows(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_metadata"
-
     connected_workers: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
+
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+    __match_args__ = ("connected_workers",)
+
+    def __init__(
+        self,
+        connected_workers: "int" = 0,
+    ) -> None:
+        self.connected_workers = connected_workers
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "MetadataWorkflows", MetadataWorkflows)
 
 
-@dataclass(eq=False, repr=False)
 class NamedActorReminder(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     reminder: "ActorReminder | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "name",
+        "reminder",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        reminder: "ActorReminder | None" = None,
+    ) -> None:
+        self.name = name
+        self.reminder = reminder
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "NamedActorReminder", NamedActorReminder)
 
 
-@dataclass(eq=False, repr=False)
 class NamedActorTimer(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     timer: "ActorTimer | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "name",
+        "timer",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        timer: "ActorTimer | None" = None,
+    ) -> None:
+        self.name = name
+        self.timer = timer
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "NamedActorTimer", NamedActorTimer)
 
 
-@dataclass(eq=False, repr=False)
 class PauseWorkflowRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_workflow"
-
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     workflow_component: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     app_id: "str | None" = betterproto2.field(3, betterproto2.TYPE_STRING, optional=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+    __match_args__ = (
+        "instance_id",
+        "workflow_component",
+        "app_id",
+    )
+
+    def __init__(
+        self,
+        instance_id: "str" = "",
+        workflow_component: "str" = "",
+        app_id: "str | None" = None,
+    ) -> None:
+        self.instance_id = instance_id
+        self.workflow_component = workflow_component
+        self.app_id = app_id
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "PauseWorkflowRequest", PauseWorkflowRequest)
 
 
-@dataclass(eq=False, repr=False)
 class PublishEventRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_pubsub"
-
     pubsub_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     topic: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2789,14 +4636,35 @@ class PublishEventRequest(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+    __match_args__ = (
+        "pubsub_name",
+        "topic",
+        "data",
+        "data_content_type",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        pubsub_name: "str" = "",
+        topic: "str" = "",
+        data: "bytes" = b"",
+        data_content_type: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.pubsub_name = pubsub_name
+        self.topic = topic
+        self.data = data
+        self.data_content_type = data_content_type
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "PublishEventRequest", PublishEventRequest)
 
 
-@dataclass(eq=False, repr=False)
 class PubsubSubscription(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_metadata"
-
     pubsub_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     topic: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2815,17 +4683,56 @@ class PubsubSubscription(_Message):
         6, betterproto2.TYPE_ENUM, default_factory=lambda: PubsubSubscriptionType(0)
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+    __match_args__ = (
+        "pubsub_name",
+        "topic",
+        "metadata",
+        "rules",
+        "dead_letter_topic",
+        "type",
+    )
+
+    def __init__(
+        self,
+        pubsub_name: "str" = "",
+        topic: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+        rules: "PubsubSubscriptionRules | None" = None,
+        dead_letter_topic: "str" = "",
+        type: "PubsubSubscriptionType | None" = None,
+    ) -> None:
+        self.pubsub_name = pubsub_name
+        self.topic = topic
+        self.metadata = {} if metadata is None else metadata
+        self.rules = rules
+        self.dead_letter_topic = dead_letter_topic
+        self.type = PubsubSubscriptionType(0) if type is None else type
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "PubsubSubscription", PubsubSubscription)
 
 
-@dataclass(eq=False, repr=False)
 class PubsubSubscriptionRule(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_metadata"
-
     match: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     path: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+    __match_args__ = (
+        "match",
+        "path",
+    )
+
+    def __init__(
+        self,
+        match: "str" = "",
+        path: "str" = "",
+    ) -> None:
+        self.match = match
+        self.path = path
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -2833,11 +4740,18 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class PubsubSubscriptionRules(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_metadata"
-
     rules: "list[PubsubSubscriptionRule]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+    __match_args__ = ("rules",)
+
+    def __init__(
+        self,
+        rules: "list[PubsubSubscriptionRule] | None" = None,
+    ) -> None:
+        self.rules = [] if rules is None else rules
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -2845,24 +4759,36 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class PurgeWorkflowRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_workflow"
-
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     workflow_component: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     app_id: "str | None" = betterproto2.field(3, betterproto2.TYPE_STRING, optional=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+    __match_args__ = (
+        "instance_id",
+        "workflow_component",
+        "app_id",
+    )
+
+    def __init__(
+        self,
+        instance_id: "str" = "",
+        workflow_component: "str" = "",
+        app_id: "str | None" = None,
+    ) -> None:
+        self.instance_id = instance_id
+        self.workflow_component = workflow_component
+        self.app_id = app_id
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "PurgeWorkflowRequest", PurgeWorkflowRequest)
 
 
-@dataclass(eq=False, repr=False)
 class QueryStateItem(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_state"
-
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     data: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -2871,14 +4797,32 @@ class QueryStateItem(_Message):
 
     error: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
 
+    _codec = "dapr.proto.runtime.v1._codec_state"
+    __match_args__ = (
+        "key",
+        "data",
+        "etag",
+        "error",
+    )
+
+    def __init__(
+        self,
+        key: "str" = "",
+        data: "bytes" = b"",
+        etag: "str" = "",
+        error: "str" = "",
+    ) -> None:
+        self.key = key
+        self.data = data
+        self.etag = etag
+        self.error = error
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "QueryStateItem", QueryStateItem)
 
 
-@dataclass(eq=False, repr=False)
 class QueryStateRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_state"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     query: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2892,14 +4836,29 @@ class QueryStateRequest(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_state"
+    __match_args__ = (
+        "store_name",
+        "query",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        query: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.query = query
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "QueryStateRequest", QueryStateRequest)
 
 
-@dataclass(eq=False, repr=False)
 class QueryStateResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_state"
-
     results: "list[QueryStateItem]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2910,14 +4869,29 @@ class QueryStateResponse(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_state"
+    __match_args__ = (
+        "results",
+        "token",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        results: "list[QueryStateItem] | None" = None,
+        token: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.results = [] if results is None else results
+        self.token = token
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "QueryStateResponse", QueryStateResponse)
 
 
-@dataclass(eq=False, repr=False)
 class QueryVectorsRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2930,21 +4904,54 @@ class QueryVectorsRequestAlpha1(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = (
+        "store_name",
+        "collection",
+        "query",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        collection: "str" = "",
+        query: "VectorQuery | None" = None,
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.collection = collection
+        self.query = query
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "QueryVectorsRequestAlpha1", QueryVectorsRequestAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class QueryVectorsResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     matches: "list[VectorMatch]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     metric: "DistanceMetric" = betterproto2.field(
         2, betterproto2.TYPE_ENUM, default_factory=lambda: DistanceMetric(0)
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = (
+        "matches",
+        "metric",
+    )
+
+    def __init__(
+        self,
+        matches: "list[VectorMatch] | None" = None,
+        metric: "DistanceMetric | None" = None,
+    ) -> None:
+        self.matches = [] if matches is None else matches
+        self.metric = DistanceMetric(0) if metric is None else metric
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -2952,10 +4959,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class RaiseEventWorkflowRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_workflow"
-
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     workflow_component: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2966,16 +4970,37 @@ class RaiseEventWorkflowRequest(_Message):
 
     app_id: "str | None" = betterproto2.field(5, betterproto2.TYPE_STRING, optional=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+    __match_args__ = (
+        "instance_id",
+        "workflow_component",
+        "event_name",
+        "event_data",
+        "app_id",
+    )
+
+    def __init__(
+        self,
+        instance_id: "str" = "",
+        workflow_component: "str" = "",
+        event_name: "str" = "",
+        event_data: "bytes" = b"",
+        app_id: "str | None" = None,
+    ) -> None:
+        self.instance_id = instance_id
+        self.workflow_component = workflow_component
+        self.event_name = event_name
+        self.event_data = event_data
+        self.app_id = app_id
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "RaiseEventWorkflowRequest", RaiseEventWorkflowRequest
 )
 
 
-@dataclass(eq=False, repr=False)
 class RegisterActorReminderRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -2996,16 +5021,49 @@ class RegisterActorReminderRequest(_Message):
         9, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "actor_type",
+        "actor_id",
+        "name",
+        "due_time",
+        "period",
+        "data",
+        "ttl",
+        "overwrite",
+        "failure_policy",
+    )
+
+    def __init__(
+        self,
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+        name: "str" = "",
+        due_time: "str" = "",
+        period: "str" = "",
+        data: "bytes" = b"",
+        ttl: "str" = "",
+        overwrite: "bool | None" = None,
+        failure_policy: "__common__v1__.JobFailurePolicy | None" = None,
+    ) -> None:
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self.name = name
+        self.due_time = due_time
+        self.period = period
+        self.data = data
+        self.ttl = ttl
+        self.overwrite = overwrite
+        self.failure_policy = failure_policy
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "RegisterActorReminderRequest", RegisterActorReminderRequest
 )
 
 
-@dataclass(eq=False, repr=False)
 class RegisterActorTimerRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3022,16 +5080,46 @@ class RegisterActorTimerRequest(_Message):
 
     ttl: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "actor_type",
+        "actor_id",
+        "name",
+        "due_time",
+        "period",
+        "callback",
+        "data",
+        "ttl",
+    )
+
+    def __init__(
+        self,
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+        name: "str" = "",
+        due_time: "str" = "",
+        period: "str" = "",
+        callback: "str" = "",
+        data: "bytes" = b"",
+        ttl: "str" = "",
+    ) -> None:
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self.name = name
+        self.due_time = due_time
+        self.period = period
+        self.callback = callback
+        self.data = data
+        self.ttl = ttl
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "RegisterActorTimerRequest", RegisterActorTimerRequest
 )
 
 
-@dataclass(eq=False, repr=False)
 class RegisteredComponents(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_metadata"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3040,60 +5128,121 @@ class RegisteredComponents(_Message):
 
     capabilities: "list[str]" = betterproto2.field(4, betterproto2.TYPE_STRING, repeated=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+    __match_args__ = (
+        "name",
+        "type",
+        "version",
+        "capabilities",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        type: "str" = "",
+        version: "str" = "",
+        capabilities: "list[str] | None" = None,
+    ) -> None:
+        self.name = name
+        self.type = type
+        self.version = version
+        self.capabilities = [] if capabilities is None else capabilities
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "RegisteredComponents", RegisteredComponents)
 
 
-@dataclass(eq=False, repr=False)
 class ResumeWorkflowRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_workflow"
-
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     workflow_component: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     app_id: "str | None" = betterproto2.field(3, betterproto2.TYPE_STRING, optional=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+    __match_args__ = (
+        "instance_id",
+        "workflow_component",
+        "app_id",
+    )
+
+    def __init__(
+        self,
+        instance_id: "str" = "",
+        workflow_component: "str" = "",
+        app_id: "str | None" = None,
+    ) -> None:
+        self.instance_id = instance_id
+        self.workflow_component = workflow_component
+        self.app_id = app_id
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ResumeWorkflowRequest", ResumeWorkflowRequest)
 
 
-@dataclass(eq=False, repr=False)
 class SaveStateRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_state"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     states: "list[__common__v1__.StateItem]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_state"
+    __match_args__ = (
+        "store_name",
+        "states",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        states: "list[__common__v1__.StateItem] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.states = [] if states is None else states
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SaveStateRequest", SaveStateRequest)
 
 
-@dataclass(eq=False, repr=False)
 class ScheduleJobRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_jobs"
-
     job: "Job | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     overwrite: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+
+    _codec = "dapr.proto.runtime.v1._codec_jobs"
+    __match_args__ = (
+        "job",
+        "overwrite",
+    )
+
+    def __init__(
+        self,
+        job: "Job | None" = None,
+        overwrite: "bool" = False,
+    ) -> None:
+        self.job = job
+        self.overwrite = overwrite
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ScheduleJobRequest", ScheduleJobRequest)
 
 
-@dataclass(eq=False, repr=False)
 class ScheduleJobResponse(_Message):
     _codec = "dapr.proto.runtime.v1._codec_jobs"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ScheduleJobResponse", ScheduleJobResponse)
 
 
-@dataclass(eq=False, repr=False)
 class SearchDocument(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     content: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -3104,14 +5253,29 @@ class SearchDocument(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = (
+        "id",
+        "content",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        content: "bytes" = b"",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.id = id
+        self.content = content
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SearchDocument", SearchDocument)
 
 
-@dataclass(eq=False, repr=False)
 class SearchHit(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     document: "SearchDocument | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     score: "float" = betterproto2.field(2, betterproto2.TYPE_DOUBLE)
@@ -3122,14 +5286,29 @@ class SearchHit(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = (
+        "document",
+        "score",
+        "highlights",
+    )
+
+    def __init__(
+        self,
+        document: "SearchDocument | None" = None,
+        score: "float" = 0.0,
+        highlights: "dict[str, str] | None" = None,
+    ) -> None:
+        self.document = document
+        self.score = score
+        self.highlights = {} if highlights is None else highlights
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SearchHit", SearchHit)
 
 
-@dataclass(eq=False, repr=False)
 class SearchQuery(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     text: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True, group="kind")
 
     native: "____google__protobuf__.Struct | None" = betterproto2.field(
@@ -3154,14 +5333,50 @@ class SearchQuery(_Message):
 
     highlight_fields: "list[str]" = betterproto2.field(10, betterproto2.TYPE_STRING, repeated=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = (
+        "text",
+        "native",
+        "filter",
+        "top_k",
+        "continuation_token",
+        "return_fields",
+        "include_content",
+        "search_fields",
+        "sort",
+        "highlight_fields",
+    )
+
+    def __init__(
+        self,
+        text: "str | None" = None,
+        native: "____google__protobuf__.Struct | None" = None,
+        filter: "____google__protobuf__.Struct | None" = None,
+        top_k: "int | None" = None,
+        continuation_token: "str | None" = None,
+        return_fields: "list[str] | None" = None,
+        include_content: "bool | None" = None,
+        search_fields: "list[str] | None" = None,
+        sort: "list[SortClause] | None" = None,
+        highlight_fields: "list[str] | None" = None,
+    ) -> None:
+        self.text = text
+        self.native = native
+        self.filter = filter
+        self.top_k = top_k
+        self.continuation_token = continuation_token
+        self.return_fields = [] if return_fields is None else return_fields
+        self.include_content = include_content
+        self.search_fields = [] if search_fields is None else search_fields
+        self.sort = [] if sort is None else sort
+        self.highlight_fields = [] if highlight_fields is None else highlight_fields
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SearchQuery", SearchQuery)
 
 
-@dataclass(eq=False, repr=False)
 class SearchRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     index: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3174,14 +5389,32 @@ class SearchRequestAlpha1(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = (
+        "store_name",
+        "index",
+        "query",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        index: "str" = "",
+        query: "SearchQuery | None" = None,
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.index = index
+        self.query = query
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SearchRequestAlpha1", SearchRequestAlpha1)
 
 
-@dataclass(eq=False, repr=False)
 class SearchResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     hits: "list[SearchHit]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     total_hits: "int | None" = betterproto2.field(2, betterproto2.TYPE_UINT64, optional=True)
@@ -3192,28 +5425,55 @@ class SearchResponseAlpha1(_Message):
         4, betterproto2.TYPE_ENUM, default_factory=lambda: TotalHitsRelation(0)
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = (
+        "hits",
+        "total_hits",
+        "continuation_token",
+        "total_hits_relation",
+    )
+
+    def __init__(
+        self,
+        hits: "list[SearchHit] | None" = None,
+        total_hits: "int | None" = None,
+        continuation_token: "str | None" = None,
+        total_hits_relation: "TotalHitsRelation | None" = None,
+    ) -> None:
+        self.hits = [] if hits is None else hits
+        self.total_hits = total_hits
+        self.continuation_token = continuation_token
+        self.total_hits_relation = (
+            TotalHitsRelation(0) if total_hits_relation is None else total_hits_relation
+        )
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SearchResponseAlpha1", SearchResponseAlpha1)
 
 
-@dataclass(eq=False, repr=False)
 class SecretResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_secrets"
-
     secrets: "dict[str, str]" = betterproto2.field(
         1,
         betterproto2.TYPE_MAP,
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_secrets"
+    __match_args__ = ("secrets",)
+
+    def __init__(
+        self,
+        secrets: "dict[str, str] | None" = None,
+    ) -> None:
+        self.secrets = {} if secrets is None else secrets
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SecretResponse", SecretResponse)
 
 
-@dataclass(eq=False, repr=False)
 class SetBinaryFileRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_binarystore"
-
     initial_request: "SetBinaryFileRequestInitialAlpha1 | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="set_binary_file_request_type"
     )
@@ -3222,21 +5482,51 @@ class SetBinaryFileRequestAlpha1(_Message):
         2, betterproto2.TYPE_MESSAGE, optional=True, group="set_binary_file_request_type"
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_binarystore"
+    __match_args__ = (
+        "initial_request",
+        "payload",
+    )
+
+    def __init__(
+        self,
+        initial_request: "SetBinaryFileRequestInitialAlpha1 | None" = None,
+        payload: "__common__v1__.StreamPayload | None" = None,
+    ) -> None:
+        self.initial_request = initial_request
+        self.payload = payload
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "SetBinaryFileRequestAlpha1", SetBinaryFileRequestAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class SetBinaryFileRequestInitialAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_binarystore"
-
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     file_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     overwrite: "bool | None" = betterproto2.field(3, betterproto2.TYPE_BOOL, optional=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_binarystore"
+    __match_args__ = (
+        "component_name",
+        "file_name",
+        "overwrite",
+    )
+
+    def __init__(
+        self,
+        component_name: "str" = "",
+        file_name: "str" = "",
+        overwrite: "bool | None" = None,
+    ) -> None:
+        self.component_name = component_name
+        self.file_name = file_name
+        self.overwrite = overwrite
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -3244,9 +5534,13 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class SetBinaryFileResponseAlpha1(_Message):
     _codec = "dapr.proto.runtime.v1._codec_binarystore"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -3254,42 +5548,67 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class SetMetadataRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_metadata"
-
     key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     value: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_metadata"
+    __match_args__ = (
+        "key",
+        "value",
+    )
+
+    def __init__(
+        self,
+        key: "str" = "",
+        value: "str" = "",
+    ) -> None:
+        self.key = key
+        self.value = value
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SetMetadataRequest", SetMetadataRequest)
 
 
-@dataclass(eq=False, repr=False)
 class ShutdownRequest(_Message):
     _codec = "dapr.proto.runtime.v1._codec_dapr"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "ShutdownRequest", ShutdownRequest)
 
 
-@dataclass(eq=False, repr=False)
 class SortClause(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_search"
-
     field: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     order: "SortOrder" = betterproto2.field(2, betterproto2.TYPE_ENUM, default_factory=lambda: SortOrder(0))
+
+    _codec = "dapr.proto.runtime.v1._codec_search"
+    __match_args__ = (
+        "field",
+        "order",
+    )
+
+    def __init__(
+        self,
+        field: "str" = "",
+        order: "SortOrder | None" = None,
+    ) -> None:
+        self.field = field
+        self.order = SortOrder(0) if order is None else order
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SortClause", SortClause)
 
 
-@dataclass(eq=False, repr=False)
 class StartWorkflowRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_workflow"
-
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     workflow_component: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3306,24 +5625,55 @@ class StartWorkflowRequest(_Message):
 
     app_id: "str | None" = betterproto2.field(6, betterproto2.TYPE_STRING, optional=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+    __match_args__ = (
+        "instance_id",
+        "workflow_component",
+        "workflow_name",
+        "options",
+        "input",
+        "app_id",
+    )
+
+    def __init__(
+        self,
+        instance_id: "str" = "",
+        workflow_component: "str" = "",
+        workflow_name: "str" = "",
+        options: "dict[str, str] | None" = None,
+        input: "bytes" = b"",
+        app_id: "str | None" = None,
+    ) -> None:
+        self.instance_id = instance_id
+        self.workflow_component = workflow_component
+        self.workflow_name = workflow_name
+        self.options = {} if options is None else options
+        self.input = input
+        self.app_id = app_id
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "StartWorkflowRequest", StartWorkflowRequest)
 
 
-@dataclass(eq=False, repr=False)
 class StartWorkflowResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_workflow"
-
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+    __match_args__ = ("instance_id",)
+
+    def __init__(
+        self,
+        instance_id: "str" = "",
+    ) -> None:
+        self.instance_id = instance_id
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "StartWorkflowResponse", StartWorkflowResponse)
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeActorEventsRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     initial_request: "SubscribeActorEventsRequestInitialAlpha1 | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="request_type"
     )
@@ -3348,17 +5698,51 @@ class SubscribeActorEventsRequestAlpha1(_Message):
         6, betterproto2.TYPE_MESSAGE, optional=True, group="request_type"
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "initial_request",
+        "invoke_response",
+        "reminder_response",
+        "timer_response",
+        "deactivate_response",
+        "request_failed",
+    )
+
+    def __init__(
+        self,
+        initial_request: "SubscribeActorEventsRequestInitialAlpha1 | None" = None,
+        invoke_response: "SubscribeActorEventsRequestInvokeResponseAlpha1 | None" = None,
+        reminder_response: "SubscribeActorEventsRequestReminderResponseAlpha1 | None" = None,
+        timer_response: "SubscribeActorEventsRequestReminderResponseAlpha1 | None" = None,
+        deactivate_response: "SubscribeActorEventsRequestDeactivateResponseAlpha1 | None" = None,
+        request_failed: "SubscribeActorEventsRequestFailedAlpha1 | None" = None,
+    ) -> None:
+        self.initial_request = initial_request
+        self.invoke_response = invoke_response
+        self.reminder_response = reminder_response
+        self.timer_response = timer_response
+        self.deactivate_response = deactivate_response
+        self.request_failed = request_failed
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "SubscribeActorEventsRequestAlpha1", SubscribeActorEventsRequestAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeActorEventsRequestDeactivateResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = ("id",)
+
+    def __init__(
+        self,
+        id: "str" = "",
+    ) -> None:
+        self.id = id
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -3368,15 +5752,30 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeActorEventsRequestFailedAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     code: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
 
     message: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "id",
+        "code",
+        "message",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        code: "int" = 0,
+        message: "str" = "",
+    ) -> None:
+        self.id = id
+        self.code = code
+        self.message = message
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -3386,10 +5785,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeActorEventsRequestInitialAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     entities: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
 
     actor_idle_timeout: "datetime.timedelta | None" = betterproto2.field(
@@ -3410,6 +5806,33 @@ class SubscribeActorEventsRequestInitialAlpha1(_Message):
         6, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "entities",
+        "actor_idle_timeout",
+        "drain_ongoing_call_timeout",
+        "drain_rebalanced_actors",
+        "reentrancy",
+        "entities_config",
+    )
+
+    def __init__(
+        self,
+        entities: "list[str] | None" = None,
+        actor_idle_timeout: "datetime.timedelta | None" = None,
+        drain_ongoing_call_timeout: "datetime.timedelta | None" = None,
+        drain_rebalanced_actors: "bool | None" = None,
+        reentrancy: "ActorReentrancyConfig | None" = None,
+        entities_config: "list[ActorEntityConfig] | None" = None,
+    ) -> None:
+        self.entities = [] if entities is None else entities
+        self.actor_idle_timeout = actor_idle_timeout
+        self.drain_ongoing_call_timeout = drain_ongoing_call_timeout
+        self.drain_rebalanced_actors = drain_rebalanced_actors
+        self.reentrancy = reentrancy
+        self.entities_config = [] if entities_config is None else entities_config
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1",
@@ -3418,10 +5841,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeActorEventsRequestInvokeResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     data: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -3434,6 +5854,27 @@ class SubscribeActorEventsRequestInvokeResponseAlpha1(_Message):
 
     error: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "id",
+        "data",
+        "metadata",
+        "error",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        data: "bytes" = b"",
+        metadata: "dict[str, str] | None" = None,
+        error: "bool" = False,
+    ) -> None:
+        self.id = id
+        self.data = data
+        self.metadata = {} if metadata is None else metadata
+        self.error = error
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1",
@@ -3442,13 +5883,25 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeActorEventsRequestReminderResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     cancel: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "id",
+        "cancel",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        cancel: "bool" = False,
+    ) -> None:
+        self.id = id
+        self.cancel = cancel
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -3458,10 +5911,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeActorEventsResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     initial_response: "SubscribeActorEventsResponseInitialAlpha1 | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="response_type"
     )
@@ -3482,21 +5932,60 @@ class SubscribeActorEventsResponseAlpha1(_Message):
         5, betterproto2.TYPE_MESSAGE, optional=True, group="response_type"
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "initial_response",
+        "invoke_request",
+        "reminder_request",
+        "timer_request",
+        "deactivate_request",
+    )
+
+    def __init__(
+        self,
+        initial_response: "SubscribeActorEventsResponseInitialAlpha1 | None" = None,
+        invoke_request: "SubscribeActorEventsResponseInvokeRequestAlpha1 | None" = None,
+        reminder_request: "SubscribeActorEventsResponseReminderRequestAlpha1 | None" = None,
+        timer_request: "SubscribeActorEventsResponseTimerRequestAlpha1 | None" = None,
+        deactivate_request: "SubscribeActorEventsResponseDeactivateRequestAlpha1 | None" = None,
+    ) -> None:
+        self.initial_response = initial_response
+        self.invoke_request = invoke_request
+        self.reminder_request = reminder_request
+        self.timer_request = timer_request
+        self.deactivate_request = deactivate_request
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "SubscribeActorEventsResponseAlpha1", SubscribeActorEventsResponseAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeActorEventsResponseDeactivateRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "id",
+        "actor_type",
+        "actor_id",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+    ) -> None:
+        self.id = id
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -3506,9 +5995,13 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeActorEventsResponseInitialAlpha1(_Message):
     _codec = "dapr.proto.runtime.v1._codec_actors"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -3518,10 +6011,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeActorEventsResponseInvokeRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3538,6 +6028,33 @@ class SubscribeActorEventsResponseInvokeRequestAlpha1(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "id",
+        "actor_type",
+        "actor_id",
+        "method",
+        "data",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+        method: "str" = "",
+        data: "bytes" = b"",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.id = id
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self.method = method
+        self.data = data
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1",
@@ -3546,10 +6063,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeActorEventsResponseReminderRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3572,6 +6086,39 @@ class SubscribeActorEventsResponseReminderRequestAlpha1(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "id",
+        "actor_type",
+        "actor_id",
+        "name",
+        "due_time",
+        "period",
+        "data",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+        name: "str" = "",
+        due_time: "str" = "",
+        period: "str" = "",
+        data: "____google__protobuf__.Any | None" = None,
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.id = id
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self.name = name
+        self.due_time = due_time
+        self.period = period
+        self.data = data
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1",
@@ -3580,10 +6127,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeActorEventsResponseTimerRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3608,6 +6152,42 @@ class SubscribeActorEventsResponseTimerRequestAlpha1(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "id",
+        "actor_type",
+        "actor_id",
+        "name",
+        "due_time",
+        "period",
+        "callback",
+        "data",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+        name: "str" = "",
+        due_time: "str" = "",
+        period: "str" = "",
+        callback: "str" = "",
+        data: "____google__protobuf__.Any | None" = None,
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.id = id
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self.name = name
+        self.due_time = due_time
+        self.period = period
+        self.callback = callback
+        self.data = data
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1",
@@ -3616,10 +6196,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeConfigurationRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_configuration"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     keys: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
@@ -3630,16 +6207,31 @@ class SubscribeConfigurationRequest(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_configuration"
+    __match_args__ = (
+        "store_name",
+        "keys",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        keys: "list[str] | None" = None,
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.keys = [] if keys is None else keys
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "SubscribeConfigurationRequest", SubscribeConfigurationRequest
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeConfigurationResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_configuration"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     items: "dict[str, __common__v1__.ConfigurationItem]" = betterproto2.field(
@@ -3648,19 +6240,31 @@ class SubscribeConfigurationResponse(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_MESSAGE),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_configuration"
+    __match_args__ = (
+        "id",
+        "items",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        items: "dict[str, __common__v1__.ConfigurationItem] | None" = None,
+    ) -> None:
+        self.id = id
+        self.items = {} if items is None else items
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "SubscribeConfigurationResponse", SubscribeConfigurationResponse
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeTopicEventsRequestAlpha1(_Message):
     """
     Client to node. The oneof's first value must be `initial_request`, and no later one may be.
     """
-
-    _codec = "dapr.proto.runtime.v1._codec_pubsub"
 
     initial_request: "SubscribeTopicEventsRequestInitialAlpha1 | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="subscribe_topic_events_request_type"
@@ -3670,16 +6274,28 @@ class SubscribeTopicEventsRequestAlpha1(_Message):
         2, betterproto2.TYPE_MESSAGE, optional=True, group="subscribe_topic_events_request_type"
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+    __match_args__ = (
+        "initial_request",
+        "event_processed",
+    )
+
+    def __init__(
+        self,
+        initial_request: "SubscribeTopicEventsRequestInitialAlpha1 | None" = None,
+        event_processed: "SubscribeTopicEventsRequestProcessedAlpha1 | None" = None,
+    ) -> None:
+        self.initial_request = initial_request
+        self.event_processed = event_processed
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "SubscribeTopicEventsRequestAlpha1", SubscribeTopicEventsRequestAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeTopicEventsRequestInitialAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_pubsub"
-
     pubsub_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     topic: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3692,6 +6308,27 @@ class SubscribeTopicEventsRequestInitialAlpha1(_Message):
 
     dead_letter_topic: "str | None" = betterproto2.field(4, betterproto2.TYPE_STRING, optional=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+    __match_args__ = (
+        "pubsub_name",
+        "topic",
+        "metadata",
+        "dead_letter_topic",
+    )
+
+    def __init__(
+        self,
+        pubsub_name: "str" = "",
+        topic: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+        dead_letter_topic: "str | None" = None,
+    ) -> None:
+        self.pubsub_name = pubsub_name
+        self.topic = topic
+        self.metadata = {} if metadata is None else metadata
+        self.dead_letter_topic = dead_letter_topic
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1",
@@ -3700,13 +6337,25 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeTopicEventsRequestProcessedAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_pubsub"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     status: "TopicEventResponse | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+    __match_args__ = (
+        "id",
+        "status",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        status: "TopicEventResponse | None" = None,
+    ) -> None:
+        self.id = id
+        self.status = status
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -3716,10 +6365,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeTopicEventsResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_pubsub"
-
     initial_response: "SubscribeTopicEventsResponseInitialAlpha1 | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="subscribe_topic_events_response_type"
     )
@@ -3728,15 +6374,34 @@ class SubscribeTopicEventsResponseAlpha1(_Message):
         2, betterproto2.TYPE_MESSAGE, optional=True, group="subscribe_topic_events_response_type"
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_pubsub"
+    __match_args__ = (
+        "initial_response",
+        "event_message",
+    )
+
+    def __init__(
+        self,
+        initial_response: "SubscribeTopicEventsResponseInitialAlpha1 | None" = None,
+        event_message: "TopicEventRequest | None" = None,
+    ) -> None:
+        self.initial_response = initial_response
+        self.event_message = event_message
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "SubscribeTopicEventsResponseAlpha1", SubscribeTopicEventsResponseAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubscribeTopicEventsResponseInitialAlpha1(_Message):
     _codec = "dapr.proto.runtime.v1._codec_pubsub"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -3746,10 +6411,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubtleDecryptRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     ciphertext: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -3764,24 +6426,58 @@ class SubtleDecryptRequest(_Message):
 
     associated_data: "bytes" = betterproto2.field(7, betterproto2.TYPE_BYTES)
 
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = (
+        "component_name",
+        "ciphertext",
+        "algorithm",
+        "key_name",
+        "nonce",
+        "tag",
+        "associated_data",
+    )
+
+    def __init__(
+        self,
+        component_name: "str" = "",
+        ciphertext: "bytes" = b"",
+        algorithm: "str" = "",
+        key_name: "str" = "",
+        nonce: "bytes" = b"",
+        tag: "bytes" = b"",
+        associated_data: "bytes" = b"",
+    ) -> None:
+        self.component_name = component_name
+        self.ciphertext = ciphertext
+        self.algorithm = algorithm
+        self.key_name = key_name
+        self.nonce = nonce
+        self.tag = tag
+        self.associated_data = associated_data
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleDecryptRequest", SubtleDecryptRequest)
 
 
-@dataclass(eq=False, repr=False)
 class SubtleDecryptResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     plaintext: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = ("plaintext",)
+
+    def __init__(
+        self,
+        plaintext: "bytes" = b"",
+    ) -> None:
+        self.plaintext = plaintext
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleDecryptResponse", SubtleDecryptResponse)
 
 
-@dataclass(eq=False, repr=False)
 class SubtleEncryptRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     plaintext: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -3794,26 +6490,62 @@ class SubtleEncryptRequest(_Message):
 
     associated_data: "bytes" = betterproto2.field(6, betterproto2.TYPE_BYTES)
 
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = (
+        "component_name",
+        "plaintext",
+        "algorithm",
+        "key_name",
+        "nonce",
+        "associated_data",
+    )
+
+    def __init__(
+        self,
+        component_name: "str" = "",
+        plaintext: "bytes" = b"",
+        algorithm: "str" = "",
+        key_name: "str" = "",
+        nonce: "bytes" = b"",
+        associated_data: "bytes" = b"",
+    ) -> None:
+        self.component_name = component_name
+        self.plaintext = plaintext
+        self.algorithm = algorithm
+        self.key_name = key_name
+        self.nonce = nonce
+        self.associated_data = associated_data
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleEncryptRequest", SubtleEncryptRequest)
 
 
-@dataclass(eq=False, repr=False)
 class SubtleEncryptResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     ciphertext: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     tag: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = (
+        "ciphertext",
+        "tag",
+    )
+
+    def __init__(
+        self,
+        ciphertext: "bytes" = b"",
+        tag: "bytes" = b"",
+    ) -> None:
+        self.ciphertext = ciphertext
+        self.tag = tag
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleEncryptResponse", SubtleEncryptResponse)
 
 
-@dataclass(eq=False, repr=False)
 class SubtleGetKeyRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3822,26 +6554,53 @@ class SubtleGetKeyRequest(_Message):
         3, betterproto2.TYPE_ENUM, default_factory=lambda: SubtleGetKeyRequestKeyFormat(0)
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = (
+        "component_name",
+        "name",
+        "format",
+    )
+
+    def __init__(
+        self,
+        component_name: "str" = "",
+        name: "str" = "",
+        format: "SubtleGetKeyRequestKeyFormat | None" = None,
+    ) -> None:
+        self.component_name = component_name
+        self.name = name
+        self.format = SubtleGetKeyRequestKeyFormat(0) if format is None else format
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleGetKeyRequest", SubtleGetKeyRequest)
 
 
-@dataclass(eq=False, repr=False)
 class SubtleGetKeyResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     public_key: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = (
+        "name",
+        "public_key",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        public_key: "str" = "",
+    ) -> None:
+        self.name = name
+        self.public_key = public_key
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleGetKeyResponse", SubtleGetKeyResponse)
 
 
-@dataclass(eq=False, repr=False)
 class SubtleSignRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     digest: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -3850,24 +6609,49 @@ class SubtleSignRequest(_Message):
 
     key_name: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
 
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = (
+        "component_name",
+        "digest",
+        "algorithm",
+        "key_name",
+    )
+
+    def __init__(
+        self,
+        component_name: "str" = "",
+        digest: "bytes" = b"",
+        algorithm: "str" = "",
+        key_name: "str" = "",
+    ) -> None:
+        self.component_name = component_name
+        self.digest = digest
+        self.algorithm = algorithm
+        self.key_name = key_name
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleSignRequest", SubtleSignRequest)
 
 
-@dataclass(eq=False, repr=False)
 class SubtleSignResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     signature: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = ("signature",)
+
+    def __init__(
+        self,
+        signature: "bytes" = b"",
+    ) -> None:
+        self.signature = signature
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleSignResponse", SubtleSignResponse)
 
 
-@dataclass(eq=False, repr=False)
 class SubtleUnwrapKeyRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     wrapped_key: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -3882,17 +6666,54 @@ class SubtleUnwrapKeyRequest(_Message):
 
     associated_data: "bytes" = betterproto2.field(7, betterproto2.TYPE_BYTES)
 
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = (
+        "component_name",
+        "wrapped_key",
+        "algorithm",
+        "key_name",
+        "nonce",
+        "tag",
+        "associated_data",
+    )
+
+    def __init__(
+        self,
+        component_name: "str" = "",
+        wrapped_key: "bytes" = b"",
+        algorithm: "str" = "",
+        key_name: "str" = "",
+        nonce: "bytes" = b"",
+        tag: "bytes" = b"",
+        associated_data: "bytes" = b"",
+    ) -> None:
+        self.component_name = component_name
+        self.wrapped_key = wrapped_key
+        self.algorithm = algorithm
+        self.key_name = key_name
+        self.nonce = nonce
+        self.tag = tag
+        self.associated_data = associated_data
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "SubtleUnwrapKeyRequest", SubtleUnwrapKeyRequest
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubtleUnwrapKeyResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     plaintext_key: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = ("plaintext_key",)
+
+    def __init__(
+        self,
+        plaintext_key: "bytes" = b"",
+    ) -> None:
+        self.plaintext_key = plaintext_key
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -3900,10 +6721,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class SubtleVerifyRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     digest: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -3914,24 +6732,52 @@ class SubtleVerifyRequest(_Message):
 
     signature: "bytes" = betterproto2.field(5, betterproto2.TYPE_BYTES)
 
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = (
+        "component_name",
+        "digest",
+        "algorithm",
+        "key_name",
+        "signature",
+    )
+
+    def __init__(
+        self,
+        component_name: "str" = "",
+        digest: "bytes" = b"",
+        algorithm: "str" = "",
+        key_name: "str" = "",
+        signature: "bytes" = b"",
+    ) -> None:
+        self.component_name = component_name
+        self.digest = digest
+        self.algorithm = algorithm
+        self.key_name = key_name
+        self.signature = signature
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleVerifyRequest", SubtleVerifyRequest)
 
 
-@dataclass(eq=False, repr=False)
 class SubtleVerifyResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     valid: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
+
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = ("valid",)
+
+    def __init__(
+        self,
+        valid: "bool" = False,
+    ) -> None:
+        self.valid = valid
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleVerifyResponse", SubtleVerifyResponse)
 
 
-@dataclass(eq=False, repr=False)
 class SubtleWrapKeyRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     component_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     plaintext_key: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -3944,31 +6790,85 @@ class SubtleWrapKeyRequest(_Message):
 
     associated_data: "bytes" = betterproto2.field(6, betterproto2.TYPE_BYTES)
 
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = (
+        "component_name",
+        "plaintext_key",
+        "algorithm",
+        "key_name",
+        "nonce",
+        "associated_data",
+    )
+
+    def __init__(
+        self,
+        component_name: "str" = "",
+        plaintext_key: "bytes" = b"",
+        algorithm: "str" = "",
+        key_name: "str" = "",
+        nonce: "bytes" = b"",
+        associated_data: "bytes" = b"",
+    ) -> None:
+        self.component_name = component_name
+        self.plaintext_key = plaintext_key
+        self.algorithm = algorithm
+        self.key_name = key_name
+        self.nonce = nonce
+        self.associated_data = associated_data
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleWrapKeyRequest", SubtleWrapKeyRequest)
 
 
-@dataclass(eq=False, repr=False)
 class SubtleWrapKeyResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_cryptography"
-
     wrapped_key: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
     tag: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    _codec = "dapr.proto.runtime.v1._codec_cryptography"
+    __match_args__ = (
+        "wrapped_key",
+        "tag",
+    )
+
+    def __init__(
+        self,
+        wrapped_key: "bytes" = b"",
+        tag: "bytes" = b"",
+    ) -> None:
+        self.wrapped_key = wrapped_key
+        self.tag = tag
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "SubtleWrapKeyResponse", SubtleWrapKeyResponse)
 
 
-@dataclass(eq=False, repr=False)
 class TerminateWorkflowRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_workflow"
-
     instance_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     workflow_component: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     app_id: "str | None" = betterproto2.field(3, betterproto2.TYPE_STRING, optional=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_workflow"
+    __match_args__ = (
+        "instance_id",
+        "workflow_component",
+        "app_id",
+    )
+
+    def __init__(
+        self,
+        instance_id: "str" = "",
+        workflow_component: "str" = "",
+        app_id: "str | None" = None,
+    ) -> None:
+        self.instance_id = instance_id
+        self.workflow_component = workflow_component
+        self.app_id = app_id
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -3976,10 +6876,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class TopicEventBulkRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_appcallback"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     entries: "list[TopicEventBulkRequestEntry]" = betterproto2.field(
@@ -4000,14 +6897,41 @@ class TopicEventBulkRequest(_Message):
 
     path: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
 
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+    __match_args__ = (
+        "id",
+        "entries",
+        "metadata",
+        "topic",
+        "pubsub_name",
+        "type",
+        "path",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        entries: "list[TopicEventBulkRequestEntry] | None" = None,
+        metadata: "dict[str, str] | None" = None,
+        topic: "str" = "",
+        pubsub_name: "str" = "",
+        type: "str" = "",
+        path: "str" = "",
+    ) -> None:
+        self.id = id
+        self.entries = [] if entries is None else entries
+        self.metadata = {} if metadata is None else metadata
+        self.topic = topic
+        self.pubsub_name = pubsub_name
+        self.type = type
+        self.path = path
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "TopicEventBulkRequest", TopicEventBulkRequest)
 
 
-@dataclass(eq=False, repr=False)
 class TopicEventBulkRequestEntry(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_appcallback"
-
     entry_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     bytes: "builtins.bytes | None" = betterproto2.field(
@@ -4026,19 +6950,50 @@ class TopicEventBulkRequestEntry(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+    __match_args__ = (
+        "entry_id",
+        "bytes",
+        "cloud_event",
+        "content_type",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        entry_id: "str" = "",
+        bytes: "builtins.bytes | None" = None,
+        cloud_event: "TopicEventCeRequest | None" = None,
+        content_type: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.entry_id = entry_id
+        self.bytes = bytes
+        self.cloud_event = cloud_event
+        self.content_type = content_type
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "TopicEventBulkRequestEntry", TopicEventBulkRequestEntry
 )
 
 
-@dataclass(eq=False, repr=False)
 class TopicEventBulkResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_appcallback"
-
     statuses: "list[TopicEventBulkResponseEntry]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+    __match_args__ = ("statuses",)
+
+    def __init__(
+        self,
+        statuses: "list[TopicEventBulkResponseEntry] | None" = None,
+    ) -> None:
+        self.statuses = [] if statuses is None else statuses
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -4046,15 +7001,27 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class TopicEventBulkResponseEntry(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_appcallback"
-
     entry_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     status: "TopicEventResponseTopicEventResponseStatus" = betterproto2.field(
         2, betterproto2.TYPE_ENUM, default_factory=lambda: TopicEventResponseTopicEventResponseStatus(0)
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+    __match_args__ = (
+        "entry_id",
+        "status",
+    )
+
+    def __init__(
+        self,
+        entry_id: "str" = "",
+        status: "TopicEventResponseTopicEventResponseStatus | None" = None,
+    ) -> None:
+        self.entry_id = entry_id
+        self.status = TopicEventResponseTopicEventResponseStatus(0) if status is None else status
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -4062,10 +7029,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class TopicEventCeRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_appcallback"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     source: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -4082,14 +7046,41 @@ class TopicEventCeRequest(_Message):
         7, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+    __match_args__ = (
+        "id",
+        "source",
+        "type",
+        "spec_version",
+        "data_content_type",
+        "data",
+        "extensions",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        source: "str" = "",
+        type: "str" = "",
+        spec_version: "str" = "",
+        data_content_type: "str" = "",
+        data: "bytes" = b"",
+        extensions: "____google__protobuf__.Struct | None" = None,
+    ) -> None:
+        self.id = id
+        self.source = source
+        self.type = type
+        self.spec_version = spec_version
+        self.data_content_type = data_content_type
+        self.data = data
+        self.extensions = extensions
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "TopicEventCERequest", TopicEventCeRequest)
 
 
-@dataclass(eq=False, repr=False)
 class TopicEventRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_appcallback"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     source: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -4112,50 +7103,117 @@ class TopicEventRequest(_Message):
         10, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+    __match_args__ = (
+        "id",
+        "source",
+        "type",
+        "spec_version",
+        "data_content_type",
+        "data",
+        "topic",
+        "pubsub_name",
+        "path",
+        "extensions",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        source: "str" = "",
+        type: "str" = "",
+        spec_version: "str" = "",
+        data_content_type: "str" = "",
+        data: "bytes" = b"",
+        topic: "str" = "",
+        pubsub_name: "str" = "",
+        path: "str" = "",
+        extensions: "____google__protobuf__.Struct | None" = None,
+    ) -> None:
+        self.id = id
+        self.source = source
+        self.type = type
+        self.spec_version = spec_version
+        self.data_content_type = data_content_type
+        self.data = data
+        self.topic = topic
+        self.pubsub_name = pubsub_name
+        self.path = path
+        self.extensions = extensions
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "TopicEventRequest", TopicEventRequest)
 
 
-@dataclass(eq=False, repr=False)
 class TopicEventResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_appcallback"
-
     status: "TopicEventResponseTopicEventResponseStatus" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: TopicEventResponseTopicEventResponseStatus(0)
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+    __match_args__ = ("status",)
+
+    def __init__(
+        self,
+        status: "TopicEventResponseTopicEventResponseStatus | None" = None,
+    ) -> None:
+        self.status = TopicEventResponseTopicEventResponseStatus(0) if status is None else status
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "TopicEventResponse", TopicEventResponse)
 
 
-@dataclass(eq=False, repr=False)
 class TopicRoutes(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_appcallback"
-
     rules: "list[TopicRule]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     default: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+    __match_args__ = (
+        "rules",
+        "default",
+    )
+
+    def __init__(
+        self,
+        rules: "list[TopicRule] | None" = None,
+        default: "str" = "",
+    ) -> None:
+        self.rules = [] if rules is None else rules
+        self.default = default
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "TopicRoutes", TopicRoutes)
 
 
-@dataclass(eq=False, repr=False)
 class TopicRule(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_appcallback"
-
     match: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     path: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+    __match_args__ = (
+        "match",
+        "path",
+    )
+
+    def __init__(
+        self,
+        match: "str" = "",
+        path: "str" = "",
+    ) -> None:
+        self.match = match
+        self.path = path
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "TopicRule", TopicRule)
 
 
-@dataclass(eq=False, repr=False)
 class TopicSubscription(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_appcallback"
-
     pubsub_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     topic: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -4174,14 +7232,38 @@ class TopicSubscription(_Message):
         7, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_appcallback"
+    __match_args__ = (
+        "pubsub_name",
+        "topic",
+        "metadata",
+        "routes",
+        "dead_letter_topic",
+        "bulk_subscribe",
+    )
+
+    def __init__(
+        self,
+        pubsub_name: "str" = "",
+        topic: "str" = "",
+        metadata: "dict[str, str] | None" = None,
+        routes: "TopicRoutes | None" = None,
+        dead_letter_topic: "str" = "",
+        bulk_subscribe: "BulkSubscribeConfig | None" = None,
+    ) -> None:
+        self.pubsub_name = pubsub_name
+        self.topic = topic
+        self.metadata = {} if metadata is None else metadata
+        self.routes = routes
+        self.dead_letter_topic = dead_letter_topic
+        self.bulk_subscribe = bulk_subscribe
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "TopicSubscription", TopicSubscription)
 
 
-@dataclass(eq=False, repr=False)
 class TransactionalActorStateOperation(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     operation_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     key: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -4196,16 +7278,34 @@ class TransactionalActorStateOperation(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "operation_type",
+        "key",
+        "value",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        operation_type: "str" = "",
+        key: "str" = "",
+        value: "____google__protobuf__.Any | None" = None,
+        metadata: "dict[str, str] | None" = None,
+    ) -> None:
+        self.operation_type = operation_type
+        self.key = key
+        self.value = value
+        self.metadata = {} if metadata is None else metadata
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "TransactionalActorStateOperation", TransactionalActorStateOperation
 )
 
 
-@dataclass(eq=False, repr=False)
 class TransactionalStateOperation(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_state"
-
     operation_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
     `upsert` or `delete`.
@@ -4215,16 +7315,28 @@ class TransactionalStateOperation(_Message):
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.runtime.v1._codec_state"
+    __match_args__ = (
+        "operation_type",
+        "request",
+    )
+
+    def __init__(
+        self,
+        operation_type: "str" = "",
+        request: "__common__v1__.StateItem | None" = None,
+    ) -> None:
+        self.operation_type = operation_type
+        self.request = request
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "TransactionalStateOperation", TransactionalStateOperation
 )
 
 
-@dataclass(eq=False, repr=False)
 class TryLockRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_lock"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     resource_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -4233,55 +7345,120 @@ class TryLockRequest(_Message):
 
     expiry_in_seconds: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
 
+    _codec = "dapr.proto.runtime.v1._codec_lock"
+    __match_args__ = (
+        "store_name",
+        "resource_id",
+        "lock_owner",
+        "expiry_in_seconds",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        resource_id: "str" = "",
+        lock_owner: "str" = "",
+        expiry_in_seconds: "int" = 0,
+    ) -> None:
+        self.store_name = store_name
+        self.resource_id = resource_id
+        self.lock_owner = lock_owner
+        self.expiry_in_seconds = expiry_in_seconds
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "TryLockRequest", TryLockRequest)
 
 
-@dataclass(eq=False, repr=False)
 class TryLockResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_lock"
-
     success: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
+
+    _codec = "dapr.proto.runtime.v1._codec_lock"
+    __match_args__ = ("success",)
+
+    def __init__(
+        self,
+        success: "bool" = False,
+    ) -> None:
+        self.success = success
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "TryLockResponse", TryLockResponse)
 
 
-@dataclass(eq=False, repr=False)
 class UnlockRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_lock"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     resource_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     lock_owner: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
+    _codec = "dapr.proto.runtime.v1._codec_lock"
+    __match_args__ = (
+        "store_name",
+        "resource_id",
+        "lock_owner",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        resource_id: "str" = "",
+        lock_owner: "str" = "",
+    ) -> None:
+        self.store_name = store_name
+        self.resource_id = resource_id
+        self.lock_owner = lock_owner
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "UnlockRequest", UnlockRequest)
 
 
-@dataclass(eq=False, repr=False)
 class UnlockResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_lock"
-
     status: "UnlockResponseStatus" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: UnlockResponseStatus(0)
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_lock"
+    __match_args__ = ("status",)
+
+    def __init__(
+        self,
+        status: "UnlockResponseStatus | None" = None,
+    ) -> None:
+        self.status = UnlockResponseStatus(0) if status is None else status
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "UnlockResponse", UnlockResponse)
 
 
-@dataclass(eq=False, repr=False)
 class UnregisterActorReminderRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     name: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "actor_type",
+        "actor_id",
+        "name",
+    )
+
+    def __init__(
+        self,
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+        name: "str" = "",
+    ) -> None:
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self.name = name
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -4289,13 +7466,25 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class UnregisterActorRemindersByTypeRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
+
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "actor_type",
+        "actor_id",
+    )
+
+    def __init__(
+        self,
+        actor_type: "str" = "",
+        actor_id: "str | None" = None,
+    ) -> None:
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -4303,9 +7492,13 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class UnregisterActorRemindersByTypeResponse(_Message):
     _codec = "dapr.proto.runtime.v1._codec_actors"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -4313,15 +7506,30 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class UnregisterActorTimerRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_actors"
-
     actor_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     actor_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     name: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_actors"
+    __match_args__ = (
+        "actor_type",
+        "actor_id",
+        "name",
+    )
+
+    def __init__(
+        self,
+        actor_type: "str" = "",
+        actor_id: "str" = "",
+        name: "str" = "",
+    ) -> None:
+        self.actor_type = actor_type
+        self.actor_id = actor_id
+        self.name = name
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -4329,13 +7537,25 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class UnsubscribeConfigurationRequest(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_configuration"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_configuration"
+    __match_args__ = (
+        "store_name",
+        "id",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        id: "str" = "",
+    ) -> None:
+        self.store_name = store_name
+        self.id = id
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -4343,13 +7563,25 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class UnsubscribeConfigurationResponse(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_configuration"
-
     ok: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
 
     message: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.runtime.v1._codec_configuration"
+    __match_args__ = (
+        "ok",
+        "message",
+    )
+
+    def __init__(
+        self,
+        ok: "bool" = False,
+        message: "str" = "",
+    ) -> None:
+        self.ok = ok
+        self.message = message
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -4357,10 +7589,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class UpsertVectorsRequestAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     store_name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     collection: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -4375,19 +7604,55 @@ class UpsertVectorsRequestAlpha1(_Message):
 
     options: "IndexingOptionsAlpha1 | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = (
+        "store_name",
+        "collection",
+        "records",
+        "metadata",
+        "options",
+    )
+
+    def __init__(
+        self,
+        store_name: "str" = "",
+        collection: "str" = "",
+        records: "list[VectorRecord] | None" = None,
+        metadata: "dict[str, str] | None" = None,
+        options: "IndexingOptionsAlpha1 | None" = None,
+    ) -> None:
+        self.store_name = store_name
+        self.collection = collection
+        self.records = [] if records is None else records
+        self.metadata = {} if metadata is None else metadata
+        self.options = options
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.runtime.v1", "UpsertVectorsRequestAlpha1", UpsertVectorsRequestAlpha1
 )
 
 
-@dataclass(eq=False, repr=False)
 class UpsertVectorsResponseAlpha1(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     failed_items: "list[FailedItem]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     ack: "IndexAck" = betterproto2.field(2, betterproto2.TYPE_ENUM, default_factory=lambda: IndexAck(0))
+
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = (
+        "failed_items",
+        "ack",
+    )
+
+    def __init__(
+        self,
+        failed_items: "list[FailedItem] | None" = None,
+        ack: "IndexAck | None" = None,
+    ) -> None:
+        self.failed_items = [] if failed_items is None else failed_items
+        self.ack = IndexAck(0) if ack is None else ack
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -4395,22 +7660,31 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class VectorMatch(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     record: "VectorRecord | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     score: "float" = betterproto2.field(2, betterproto2.TYPE_DOUBLE)
+
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = (
+        "record",
+        "score",
+    )
+
+    def __init__(
+        self,
+        record: "VectorRecord | None" = None,
+        score: "float" = 0.0,
+    ) -> None:
+        self.record = record
+        self.score = score
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "VectorMatch", VectorMatch)
 
 
-@dataclass(eq=False, repr=False)
 class VectorQuery(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     vector: "VectorRecord | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
@@ -4433,14 +7707,44 @@ class VectorQuery(_Message):
 
     score_threshold: "float | None" = betterproto2.field(8, betterproto2.TYPE_DOUBLE, optional=True)
 
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = (
+        "vector",
+        "by_id",
+        "top_k",
+        "filter",
+        "include_values",
+        "include_payload",
+        "metric",
+        "score_threshold",
+    )
+
+    def __init__(
+        self,
+        vector: "VectorRecord | None" = None,
+        by_id: "str | None" = None,
+        top_k: "int | None" = None,
+        filter: "____google__protobuf__.Struct | None" = None,
+        include_values: "bool | None" = None,
+        include_payload: "bool | None" = None,
+        metric: "DistanceMetric | None" = None,
+        score_threshold: "float | None" = None,
+    ) -> None:
+        self.vector = vector
+        self.by_id = by_id
+        self.top_k = top_k
+        self.filter = filter
+        self.include_values = include_values
+        self.include_payload = include_payload
+        self.metric = DistanceMetric(0) if metric is None else metric
+        self.score_threshold = score_threshold
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "VectorQuery", VectorQuery)
 
 
-@dataclass(eq=False, repr=False)
 class VectorRecord(_Message):
-    _codec = "dapr.proto.runtime.v1._codec_vector"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     values: "list[float]" = betterproto2.field(2, betterproto2.TYPE_FLOAT, repeated=True)
@@ -4450,6 +7754,27 @@ class VectorRecord(_Message):
     metadata: "____google__protobuf__.Struct | None" = betterproto2.field(
         4, betterproto2.TYPE_MESSAGE, optional=True
     )
+
+    _codec = "dapr.proto.runtime.v1._codec_vector"
+    __match_args__ = (
+        "id",
+        "values",
+        "payload",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        values: "list[float] | None" = None,
+        payload: "bytes | None" = None,
+        metadata: "____google__protobuf__.Struct | None" = None,
+    ) -> None:
+        self.id = id
+        self.values = [] if values is None else values
+        self.payload = payload
+        self.metadata = metadata
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.runtime.v1", "VectorRecord", VectorRecord)

@@ -3,7 +3,6 @@
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import betterproto2
@@ -82,10 +81,7 @@ class WatchJobsRequestResultStatus(betterproto2.Enum):
     FAILED = 1
 
 
-@dataclass(eq=False, repr=False)
 class ConcurrencyLimit(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     max_concurrent: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
 
     name: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True)
@@ -94,15 +90,40 @@ class ConcurrencyLimit(_Message):
         3, betterproto2.TYPE_MESSAGE, optional=True, group="target"
     )
 
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = (
+        "max_concurrent",
+        "name",
+        "actor",
+    )
+
+    def __init__(
+        self,
+        max_concurrent: "int" = 0,
+        name: "str | None" = None,
+        actor: "ConcurrencyLimitActor | None" = None,
+    ) -> None:
+        self.max_concurrent = max_concurrent
+        self.name = name
+        self.actor = actor
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "ConcurrencyLimit", ConcurrencyLimit)
 
 
-@dataclass(eq=False, repr=False)
 class ConcurrencyLimitActor(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = ("type",)
+
+    def __init__(
+        self,
+        type: "str" = "",
+    ) -> None:
+        self.type = type
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -110,13 +131,25 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class DeleteByMetadataRequest(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     metadata: "JobMetadata | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     id_prefix_match: "bool | None" = betterproto2.field(2, betterproto2.TYPE_BOOL, optional=True)
+
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = (
+        "metadata",
+        "id_prefix_match",
+    )
+
+    def __init__(
+        self,
+        metadata: "JobMetadata | None" = None,
+        id_prefix_match: "bool | None" = None,
+    ) -> None:
+        self.metadata = metadata
+        self.id_prefix_match = id_prefix_match
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -124,9 +157,13 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class DeleteByMetadataResponse(_Message):
     _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -134,13 +171,25 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class DeleteByNamePrefixRequest(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     name_prefix: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     metadata: "JobMetadata | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = (
+        "name_prefix",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        name_prefix: "str" = "",
+        metadata: "JobMetadata | None" = None,
+    ) -> None:
+        self.name_prefix = name_prefix
+        self.metadata = metadata
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -148,9 +197,13 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class DeleteByNamePrefixResponse(_Message):
     _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -158,62 +211,101 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class DeleteJobRequest(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     metadata: "JobMetadata | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = (
+        "name",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        metadata: "JobMetadata | None" = None,
+    ) -> None:
+        self.name = name
+        self.metadata = metadata
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "DeleteJobRequest", DeleteJobRequest)
 
 
-@dataclass(eq=False, repr=False)
 class DeleteJobResponse(_Message):
     _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "DeleteJobResponse", DeleteJobResponse)
 
 
-@dataclass(eq=False, repr=False)
 class GetJobRequest(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     metadata: "JobMetadata | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = (
+        "name",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        metadata: "JobMetadata | None" = None,
+    ) -> None:
+        self.name = name
+        self.metadata = metadata
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "GetJobRequest", GetJobRequest)
 
 
-@dataclass(eq=False, repr=False)
 class GetJobResponse(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     job: "Job | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = ("job",)
+
+    def __init__(
+        self,
+        job: "Job | None" = None,
+    ) -> None:
+        self.job = job
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "GetJobResponse", GetJobResponse)
 
 
-@dataclass(eq=False, repr=False)
 class Host(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     address: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = ("address",)
+
+    def __init__(
+        self,
+        address: "str" = "",
+    ) -> None:
+        self.address = address
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "Host", Host)
 
 
-@dataclass(eq=False, repr=False)
 class Job(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     schedule: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True)
 
     repeats: "int | None" = betterproto2.field(2, betterproto2.TYPE_UINT32, optional=True)
@@ -230,14 +322,38 @@ class Job(_Message):
         6, betterproto2.TYPE_MESSAGE, optional=True
     )
 
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = (
+        "schedule",
+        "repeats",
+        "due_time",
+        "ttl",
+        "data",
+        "failure_policy",
+    )
+
+    def __init__(
+        self,
+        schedule: "str | None" = None,
+        repeats: "int | None" = None,
+        due_time: "str | None" = None,
+        ttl: "str | None" = None,
+        data: "____google__protobuf__.Any | None" = None,
+        failure_policy: "__common__v1__.JobFailurePolicy | None" = None,
+    ) -> None:
+        self.schedule = schedule
+        self.repeats = repeats
+        self.due_time = due_time
+        self.ttl = ttl
+        self.data = data
+        self.failure_policy = failure_policy
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "Job", Job)
 
 
-@dataclass(eq=False, repr=False)
 class JobMetadata(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     app_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     namespace: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -246,62 +362,121 @@ class JobMetadata(_Message):
 
     concurrency_key: "str | None" = betterproto2.field(4, betterproto2.TYPE_STRING, optional=True)
 
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = (
+        "app_id",
+        "namespace",
+        "target",
+        "concurrency_key",
+    )
+
+    def __init__(
+        self,
+        app_id: "str" = "",
+        namespace: "str" = "",
+        target: "JobTargetMetadata | None" = None,
+        concurrency_key: "str | None" = None,
+    ) -> None:
+        self.app_id = app_id
+        self.namespace = namespace
+        self.target = target
+        self.concurrency_key = concurrency_key
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "JobMetadata", JobMetadata)
 
 
-@dataclass(eq=False, repr=False)
 class JobTargetMetadata(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     job: "TargetJob | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True, group="type")
 
     actor: "TargetActorReminder | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True, group="type"
     )
 
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = (
+        "job",
+        "actor",
+    )
+
+    def __init__(
+        self,
+        job: "TargetJob | None" = None,
+        actor: "TargetActorReminder | None" = None,
+    ) -> None:
+        self.job = job
+        self.actor = actor
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "JobTargetMetadata", JobTargetMetadata)
 
 
-@dataclass(eq=False, repr=False)
 class ListJobsRequest(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     metadata: "JobMetadata | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = ("metadata",)
+
+    def __init__(
+        self,
+        metadata: "JobMetadata | None" = None,
+    ) -> None:
+        self.metadata = metadata
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "ListJobsRequest", ListJobsRequest)
 
 
-@dataclass(eq=False, repr=False)
 class ListJobsResponse(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     jobs: "list[NamedJob]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = ("jobs",)
+
+    def __init__(
+        self,
+        jobs: "list[NamedJob] | None" = None,
+    ) -> None:
+        self.jobs = [] if jobs is None else jobs
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "ListJobsResponse", ListJobsResponse)
 
 
-@dataclass(eq=False, repr=False)
 class NamedJob(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     metadata: "JobMetadata | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
 
     job: "Job | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
 
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = (
+        "name",
+        "metadata",
+        "job",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        metadata: "JobMetadata | None" = None,
+        job: "Job | None" = None,
+    ) -> None:
+        self.name = name
+        self.metadata = metadata
+        self.job = job
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "NamedJob", NamedJob)
 
 
-@dataclass(eq=False, repr=False)
 class ScheduleJobRequest(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     job: "Job | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
@@ -310,60 +485,109 @@ class ScheduleJobRequest(_Message):
 
     overwrite: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
 
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = (
+        "name",
+        "job",
+        "metadata",
+        "overwrite",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        job: "Job | None" = None,
+        metadata: "JobMetadata | None" = None,
+        overwrite: "bool" = False,
+    ) -> None:
+        self.name = name
+        self.job = job
+        self.metadata = metadata
+        self.overwrite = overwrite
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "ScheduleJobRequest", ScheduleJobRequest)
 
 
-@dataclass(eq=False, repr=False)
 class ScheduleJobResponse(_Message):
     _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "ScheduleJobResponse", ScheduleJobResponse)
 
 
-@dataclass(eq=False, repr=False)
 class TargetActorReminder(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = (
+        "id",
+        "type",
+    )
+
+    def __init__(
+        self,
+        id: "str" = "",
+        type: "str" = "",
+    ) -> None:
+        self.id = id
+        self.type = type
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "TargetActorReminder", TargetActorReminder)
 
 
-@dataclass(eq=False, repr=False)
 class TargetJob(_Message):
     _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "TargetJob", TargetJob)
 
 
-@dataclass(eq=False, repr=False)
 class WatchHostsRequest(_Message):
     _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+
+    def __init__(
+        self,
+    ) -> None:
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "WatchHostsRequest", WatchHostsRequest)
 
 
-@dataclass(eq=False, repr=False)
 class WatchHostsResponse(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     hosts: "list[Host]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = ("hosts",)
+
+    def __init__(
+        self,
+        hosts: "list[Host] | None" = None,
+    ) -> None:
+        self.hosts = [] if hosts is None else hosts
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "WatchHostsResponse", WatchHostsResponse)
 
 
-@dataclass(eq=False, repr=False)
 class WatchJobsRequest(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     initial: "WatchJobsRequestInitial | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="watch_job_request_type"
     )
@@ -372,14 +596,26 @@ class WatchJobsRequest(_Message):
         2, betterproto2.TYPE_MESSAGE, optional=True, group="watch_job_request_type"
     )
 
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = (
+        "initial",
+        "result",
+    )
+
+    def __init__(
+        self,
+        initial: "WatchJobsRequestInitial | None" = None,
+        result: "WatchJobsRequestResult | None" = None,
+    ) -> None:
+        self.initial = initial
+        self.result = result
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "WatchJobsRequest", WatchJobsRequest)
 
 
-@dataclass(eq=False, repr=False)
 class WatchJobsRequestInitial(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     app_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     namespace: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -392,21 +628,57 @@ class WatchJobsRequestInitial(_Message):
         5, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = (
+        "app_id",
+        "namespace",
+        "actor_types",
+        "accept_job_types",
+        "concurrency_limits",
+    )
+
+    def __init__(
+        self,
+        app_id: "str" = "",
+        namespace: "str" = "",
+        actor_types: "list[str] | None" = None,
+        accept_job_types: "list[JobTargetType] | None" = None,
+        concurrency_limits: "list[ConcurrencyLimit] | None" = None,
+    ) -> None:
+        self.app_id = app_id
+        self.namespace = namespace
+        self.actor_types = [] if actor_types is None else actor_types
+        self.accept_job_types = [] if accept_job_types is None else accept_job_types
+        self.concurrency_limits = [] if concurrency_limits is None else concurrency_limits
+        self._unknown_fields = b""
+
 
 default_message_pool.register_message(
     "dapr.proto.scheduler.v1", "WatchJobsRequestInitial", WatchJobsRequestInitial
 )
 
 
-@dataclass(eq=False, repr=False)
 class WatchJobsRequestResult(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     id: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
     status: "WatchJobsRequestResultStatus" = betterproto2.field(
         2, betterproto2.TYPE_ENUM, default_factory=lambda: WatchJobsRequestResultStatus(0)
     )
+
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = (
+        "id",
+        "status",
+    )
+
+    def __init__(
+        self,
+        id: "int" = 0,
+        status: "WatchJobsRequestResultStatus | None" = None,
+    ) -> None:
+        self.id = id
+        self.status = WatchJobsRequestResultStatus(0) if status is None else status
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message(
@@ -414,10 +686,7 @@ default_message_pool.register_message(
 )
 
 
-@dataclass(eq=False, repr=False)
 class WatchJobsResponse(_Message):
-    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
-
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     id: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
@@ -427,6 +696,27 @@ class WatchJobsResponse(_Message):
     )
 
     metadata: "JobMetadata | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
+
+    _codec = "dapr.proto.scheduler.v1._codec_scheduler"
+    __match_args__ = (
+        "name",
+        "id",
+        "data",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        name: "str" = "",
+        id: "int" = 0,
+        data: "____google__protobuf__.Any | None" = None,
+        metadata: "JobMetadata | None" = None,
+    ) -> None:
+        self.name = name
+        self.id = id
+        self.data = data
+        self.metadata = metadata
+        self._unknown_fields = b""
 
 
 default_message_pool.register_message("dapr.proto.scheduler.v1", "WatchJobsResponse", WatchJobsResponse)
