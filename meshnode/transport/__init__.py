@@ -25,7 +25,7 @@ from meshnode.transport.deadline import Deadline
 from meshnode.transport.exceptions import ConnectionLost, GRPCError, ProtocolError
 from meshnode.transport.hpack import HeaderBlock
 from meshnode.transport.limits import DEFAULT_LIMITS, KeepAlive, Limits
-from meshnode.transport.listeners import Listener, open_listeners
+from meshnode.transport.listeners import AnyListener, Listener, open_listeners
 from meshnode.transport.raw_call import RawCall
 from meshnode.transport.raw_client import RawClientCall, RawResponse
 from meshnode.transport.server import Server
@@ -34,6 +34,7 @@ from meshnode.transport.server_stream import Stream
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "AnyListener",
     "Backoff",
     "Cardinality",
     "Channel",

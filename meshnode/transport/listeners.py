@@ -14,15 +14,26 @@ import socket
 import stat
 from contextlib import suppress
 from ssl import SSLContext
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import trio
 
-__all__ = ["Listener", "connect", "open_listeners", "parse_address"]
+__all__ = ["AnyListener", "Listener", "connect", "open_listeners", "parse_address"]
 
 _BACKLOG: Final = 1024
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE: Final = 0.1
+
+
+class AnyListener(Protocol):
+    """What a server accepts connections from: a `Listener`, or one that gives other streams, such as in-memory ones."""
+
+    @property
+    def address(self) -> str: ...
+
+    async def accept(self) -> socket.socket | trio.abc.Stream: ...
+
+    def close(self) -> None: ...
 
 
 @final

@@ -104,6 +104,11 @@ class RawCall:
 
     # --- the request
 
+    @property
+    def half_closed(self) -> bool:
+        """Whether every message has been received and the client sends no more."""
+        return self._stream.remote_ended and self._stream.first is None
+
     async def receive_frame(self) -> bytes | None:
         """The next message; None after the last."""
         stream = self._stream
@@ -148,8 +153,13 @@ class RawCall:
         self._connection.outbound.headers(self._stream, encoded(pairs), end=True)
         self._connection.h2.finished(self._stream)
 
-    async def respond(self, headers: Iterable[Pair], frame: bytes, trailers: Iterable[Pair]) -> None:
-        """The whole response of a unary call in one write."""
+    async def respond(self, headers: Iterable[Pair], frame: bytes | None, trailers: Iterable[Pair]) -> None:
+        """The whole response of a unary call in one write; without a message as "trailers-only" if both are the same."""
+        if frame is None:
+            if headers is not trailers:
+                await self.send_headers(headers)
+            await self.send_trailers(trailers)
+            return
         head, tail = wire(headers, end=False), wire(trailers, end=True)
         if self._connection.congested or not self.respond_now(head, frame, tail):
             await self.send_headers(headers)

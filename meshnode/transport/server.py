@@ -24,7 +24,7 @@ from meshnode.errors import MeshError
 from meshnode.transport import rules
 from meshnode.transport.io import SocketLink, StreamLink, link_for
 from meshnode.transport.limits import DEFAULT_LIMITS, KeepAlive, Limits
-from meshnode.transport.listeners import Listener
+from meshnode.transport.listeners import AnyListener
 from meshnode.transport.raw_call import RawCall
 from meshnode.transport.server_connection import (
     EncodeDetails,
@@ -92,7 +92,10 @@ class Server:
         return len(self._connections)
 
     async def serve(
-        self, listeners: Sequence[Listener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self,
+        listeners: Sequence[AnyListener],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Accept and serve until drained or cancelled; the listeners are closed then."""
         try:
@@ -122,15 +125,18 @@ class Server:
 
     # --- connections
 
-    async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
+    async def _accept(self, listener: AnyListener, connections: trio.Nursery) -> None:
         with trio.CancelScope() as scope:
             self._accepting.add(scope)
             if self._draining:
                 scope.cancel()
             try:
                 while True:
-                    sock = await listener.accept()
-                    connections.start_soon(self._connected, sock, listener.ssl)
+                    accepted = await listener.accept()
+                    if isinstance(accepted, socket.socket):
+                        connections.start_soon(self._connected, accepted, getattr(listener, "ssl", None))
+                    else:
+                        connections.start_soon(self.serve_connection, accepted)
             finally:
                 self._accepting.discard(scope)
                 listener.close()

@@ -18,7 +18,7 @@ from multidict import MultiDict
 from meshnode.transport import messages, rules
 from meshnode.transport.deadline import Deadline
 from meshnode.transport.exceptions import GRPCError, ProtocolError
-from meshnode.transport.hpack import Pair
+from meshnode.transport.hpack import HeaderBlock, Pair
 from meshnode.transport.raw_call import OK_HEAD, OK_TAIL, RawCall
 from meshnode.transport.rules import MetadataLike, MetadataValue
 
@@ -67,6 +67,11 @@ class Stream(AsyncIterator[Received], Generic[Received, Sent]):
         if found is None:
             found = self._metadata = rules.metadata_of(self._call.headers)
         return found
+
+    @property
+    def headers(self) -> HeaderBlock:
+        """The request's headers as they came, pseudo-headers included."""
+        return self._call.headers
 
     @property
     def deadline(self) -> Deadline | None:
