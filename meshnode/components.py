@@ -96,10 +96,6 @@ class ComponentHost:
         planned: list[Planned] = []
         problems: list[Problem] = []
         for component in components:
-            if component.scopes and self._app_id not in component.scopes:
-                continue
-            if component.namespace and component.namespace != self._namespace:
-                continue
             kind = component.type.partition(".")[0]
             try:
                 driver = self._registry.driver(component.type, component.version, component.source)

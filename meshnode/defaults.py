@@ -13,7 +13,8 @@ from typing import Any
 
 from attrs import frozen
 
-from meshnode.config import Component, Configuration, MetadataItem, Resources, Source
+from meshnode.config import Component, MetadataItem, Resources, Source
+from meshnode.config.configuration import NameResolution, merged
 from meshnode.config.nodeoptions import NodeOptions
 from meshnode.errors import ConfigError, Problem
 from meshnode.interfaces import Driver, DriverContext, NameResolver
@@ -70,31 +71,22 @@ def name_resolution(resources: Resources, options: NodeOptions, registry: Regist
     """From the Configuration's `nameResolution`, or SQLite in the user's state folder. Raises
     `ConfigError`.
     """
-    chosen = _chosen(resources.configurations)
-    if chosen is None:
-        component, version, source = "sqlite", "v1", Source("(default name resolution)", 0)
-        configuration: dict[str, Any] = {}
-    else:
-        component, version, source = (
-            chosen.name_resolution.component,
-            chosen.name_resolution.version or "v1",
-            chosen.source,
-        )
-        configuration = dict(chosen.name_resolution.configuration)
-    kind = f"nameresolution.{component}"
-    driver = registry.driver(kind, version, source)
-    if kind == "nameresolution.sqlite" and not {name.lower() for name in configuration} & {
-        "connectionstring",
-        "url",
-    }:
-        configuration["connectionString"] = str(_state_dir(options) / "names.db")
-    loaded = load_options(driver.metadata, configuration, source, lenient=options.lenient)
+    configuration = merged(resources.configurations)
+    chosen = configuration.name_resolution or NameResolution(component="sqlite")
+    source = configuration.source
+    kind = f"nameresolution.{chosen.component}"
+    driver = registry.driver(kind, chosen.version, source)
+    items = chosen.configuration
+    if kind == "nameresolution.sqlite" and not {item.name.lower() for item in items} & {"connectionstring", "url"}:
+        path = _state_dir(options) / "names.db"
+        items = (*items, MetadataItem(name="connectionString", value=str(path)))
+    loaded = load_options(driver.metadata, items, source, lenient=options.lenient)
     local = kind in _LOCAL_RESOLVERS and options.host_ip is None
     host = options.host_ip or (_LOOPBACK if local else _own_address())
     bind = options.internal_listen_address or (_LOOPBACK if local else "0.0.0.0")
 
     def context(wall: Callable[[], float], rng: random.Random) -> DriverContext:
-        return DriverContext(component, options.app_id, options.namespace, wall=wall, rng=rng)
+        return DriverContext(chosen.component, options.app_id, options.namespace, wall=wall, rng=rng)
 
     return Naming(driver, loaded, host, bind, context)
 
@@ -110,10 +102,6 @@ def refuse_http_endpoints(resources: Resources) -> None:
     ]  # fmt: skip
     if problems:
         raise ConfigError(problems)
-
-
-def _chosen(configurations: tuple[Configuration, ...]) -> Any:
-    return next((one for one in configurations if one.name_resolution is not None), None)
 
 
 def _state_dir(options: NodeOptions) -> Path:

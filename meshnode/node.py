@@ -41,7 +41,8 @@ from meshnode.blocks.statequery import StateQuery
 from meshnode.blocks.stores import build_stores
 from meshnode.cluster import Directory, open_peers
 from meshnode.components import ComponentHost, Opened
-from meshnode.config import Resources, load_resources
+from meshnode.config import Configuration, Resources, load_resources
+from meshnode.config.configuration import merged
 from meshnode.config.nodeoptions import NodeOptions, NodeStarted
 from meshnode.defaults import Naming, embedded_store, name_resolution, refuse_http_endpoints
 from meshnode.interfaces import Instance
@@ -49,7 +50,7 @@ from meshnode.registry import Registry
 from meshnode.resiliency import Policies
 from meshnode.security.tokens import TokenCheck
 from meshnode.telemetry.logs import LogTail, add_stream, configure_logging
-from meshnode.transport import Limits, Listener, Server, open_channel, open_listeners
+from meshnode.transport import AnyListener, Backoff, Limits, Server, open_channel, open_listeners
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
 from meshnode.wire.meshnode.admin import v1 as admin
 
@@ -68,7 +69,7 @@ Dial = Callable[[str], Awaitable[trio.abc.Stream]]
 class Surroundings:
     """What a node takes from outside itself, so that a test can bring its own: network, clock, chance."""
 
-    listen: Callable[[str], Awaitable[Sequence[Listener]]] = open_listeners
+    listen: Callable[[str], Awaitable[Sequence[AnyListener]]] = open_listeners
     dial: Dial | None = None
     naming: Naming | None = None
     """Name resolution that is already chosen; None leaves it to the Configuration and the defaults."""
@@ -157,7 +158,9 @@ async def open_node(
     """
     around = surroundings or Surroundings()
     registry = registry or Registry.discover()
+    resources = resources.for_app(options.app_id, options.namespace)
     refuse_http_endpoints(resources)
+    configuration = merged(resources.configurations)
     policies = Policies.build(resources.resiliencies, options.app_id, options.namespace, rng=around.rng)
     naming = around.naming or name_resolution(resources, options, registry)
     notes: list[str] = []
@@ -189,7 +192,7 @@ async def open_node(
         proxy = Proxy(**common)
         state = StateBlock(options.app_id, build_stores(opened, policies, options.app_id, options.namespace))
         metadata = _metadata(options, resources, opened, stopping.set)
-        gate = Gate(live, TokenCheck(options.api_token or ""), api_logging=_api_logging(options, resources))
+        gate = Gate(live, TokenCheck(options.api_token or ""), api_logging=_api_logging(options, configuration))
         inner_gate = Gate(live, TokenCheck(""))
 
         dapr = DaprApi(
@@ -304,14 +307,14 @@ class _NodeState:
         return admin.NodeState.READY if self.ready else admin.NodeState.STARTING
 
 
-async def _api_listeners(options: NodeOptions, around: Surroundings) -> list[Listener]:
+async def _api_listeners(options: NodeOptions, around: Surroundings) -> list[AnyListener]:
     if options.unix_domain_socket is not None:
         path = options.unix_domain_socket / f"dapr-{options.app_id}-grpc.socket"
         return list(await around.listen(f"unix:{path}"))
     # Loopback by default, as Dapr's injector sets it in a pod: the API is for the application beside the
     # node.
     addresses = options.listen_addresses or ("127.0.0.1",)
-    found: list[Listener] = []
+    found: list[AnyListener] = []
     port = options.grpc_port
     for address in addresses:
         found.extend(await around.listen(_join(address, port)))
@@ -332,10 +335,10 @@ def _limits(options: NodeOptions) -> Limits:
     return limits
 
 
-def _api_logging(options: NodeOptions, resources: Resources) -> bool:
+def _api_logging(options: NodeOptions, configuration: Configuration) -> bool:
     if options.api_logging is not None:
         return options.api_logging
-    return any(one.api_logging for one in resources.configurations)
+    return configuration.api_logging
 
 
 def _metadata(
@@ -382,7 +385,7 @@ async def run_node(
     """A process's node: logs, signals, resources from files. Returns the exit code once it has shut down."""
     tail = LogTail()
     with _logs(options, tail), trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        resources = load_resources((*options.resources_paths, *options.config_paths), lenient=options.lenient)
+        resources = load_resources(options.resources_paths, options.config_paths, lenient=options.lenient, env=options.env)
         async with open_node(
             options, resources, surroundings=Surroundings(tail=tail), on_app_ready=on_app_ready
         ) as node:

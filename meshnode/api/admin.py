@@ -19,7 +19,7 @@ from meshnode.blocks.metadata import NodeMetadata
 from meshnode.errors import InvalidArgument
 from meshnode.resiliency import Policies
 from meshnode.telemetry.logs import LogEntry, LogTail
-from meshnode.transport import ServerStream
+from meshnode.transport import Stream
 from meshnode.wire.meshnode.admin import v1 as admin
 
 __all__ = ["AdminApi", "NodeFacts"]
@@ -73,7 +73,7 @@ class AdminApi:
         return bind(admin.AdminBase(), implementations, self._gate)
 
     async def _get_status(
-        self, request: admin.GetStatusRequest, stream: ServerStream, call: Call
+        self, request: admin.GetStatusRequest, stream: Stream, call: Call
     ) -> admin.NodeStatus:
         facts = self._facts
         return admin.NodeStatus(
@@ -99,7 +99,7 @@ class AdminApi:
         )
 
     async def _list_requests(
-        self, request: admin.ListRequestsRequest, stream: ServerStream, call: Call
+        self, request: admin.ListRequestsRequest, stream: Stream, call: Call
     ) -> admin.ListRequestsResponse:
         now = trio.current_time()
         found = [live_request(one, now) for one in self._live if one is not call]
@@ -109,18 +109,18 @@ class AdminApi:
         return admin.ListRequestsResponse(requests=wanted)
 
     async def _list_breakers(
-        self, request: admin.ListBreakersRequest, stream: ServerStream, call: Call
+        self, request: admin.ListBreakersRequest, stream: Stream, call: Call
     ) -> admin.ListBreakersResponse:
         return admin.ListBreakersResponse(
             breakers=[breaker_view(one) for one in self._policies.breakers(trio.current_time())]
         )
 
     async def _explain(
-        self, request: admin.ExplainRequest, stream: ServerStream, call: Call
+        self, request: admin.ExplainRequest, stream: Stream, call: Call
     ) -> admin.ExplainResponse:
         return explanation(self._policies, request)
 
-    async def _stream_logs(self, request: admin.StreamLogsRequest, stream: ServerStream, call: Call) -> None:
+    async def _stream_logs(self, request: admin.StreamLogsRequest, stream: Stream, call: Call) -> None:
         level = request.level or "debug"
         if level not in _LEVELS:
             raise InvalidArgument(f"unknown log level {level!r}; there are {', '.join(_LEVELS)}")

@@ -12,7 +12,7 @@ from meshnode.blocks.invocation import Invocation
 from meshnode.blocks.metadata import NodeMetadata
 from meshnode.blocks.state import StateBlock
 from meshnode.blocks.statequery import StateQuery
-from meshnode.transport import ServerStream, rules
+from meshnode.transport import Stream, rules
 from meshnode.wire.dapr.proto.common import v1 as common
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
 from meshnode.wire.google.protobuf import Empty
@@ -56,9 +56,9 @@ class DaprApi:
         return bind(runtime.DaprBase(), implementations, self._gate)
 
     async def _invoke_service(
-        self, request: runtime.InvokeServiceRequest, stream: ServerStream, call: Call
+        self, request: runtime.InvokeServiceRequest, stream: Stream, call: Call
     ) -> common.InvokeResponse:
-        answer = await self._invocation.invoke(request, stream.headers, call, stream)
+        answer = await self._invocation.invoke(request, stream.headers, call)
         if answer.headers:
             await stream.send_initial_metadata(metadata=rules.metadata_of(answer.headers))
         if answer.trailers:
@@ -66,16 +66,16 @@ class DaprApi:
         return answer.message
 
     async def _get_metadata(
-        self, request: runtime.GetMetadataRequest, stream: ServerStream, call: Call
+        self, request: runtime.GetMetadataRequest, stream: Stream, call: Call
     ) -> runtime.GetMetadataResponse:
         return self._metadata.describe()
 
     async def _set_metadata(
-        self, request: runtime.SetMetadataRequest, stream: ServerStream, call: Call
+        self, request: runtime.SetMetadataRequest, stream: Stream, call: Call
     ) -> Empty:
         self._metadata.set(request.key, request.value)
         return Empty()
 
-    async def _shutdown(self, request: runtime.ShutdownRequest, stream: ServerStream, call: Call) -> Empty:
+    async def _shutdown(self, request: runtime.ShutdownRequest, stream: Stream, call: Call) -> Empty:
         self._metadata.request_shutdown()
         return Empty()

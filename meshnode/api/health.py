@@ -14,7 +14,7 @@ from meshnode.api.service import Gate, bind
 from meshnode.blocks.call import Call, LiveCalls
 from meshnode.errors import MeshError, Status
 from meshnode.security.tokens import TokenCheck
-from meshnode.transport import ServerStream
+from meshnode.transport import Stream
 from meshnode.wire.grpc.health import v1 as health
 
 __all__ = ["Health"]
@@ -69,21 +69,21 @@ class Health:
         return _Serving.SERVING if serving else _Serving.NOT_SERVING
 
     async def _check(
-        self, request: health.HealthCheckRequest, stream: ServerStream, call: Call
+        self, request: health.HealthCheckRequest, stream: Stream, call: Call
     ) -> health.HealthCheckResponse:
         status = self._status(request.service)
         if status is None:
             raise MeshError(f"unknown service {request.service}", status=Status.NOT_FOUND)
         return health.HealthCheckResponse(status=status)
 
-    async def _list(self, request: Any, stream: ServerStream, call: Call) -> Any:
+    async def _list(self, request: Any, stream: Stream, call: Call) -> Any:
         statuses = {
             name: health.HealthCheckResponse(status=self._status(name) or _Serving.UNKNOWN)
             for name in self._services
         }
         return health.HealthListResponse(statuses=statuses)
 
-    async def _watch(self, request: health.HealthCheckRequest, stream: ServerStream, call: Call) -> None:
+    async def _watch(self, request: health.HealthCheckRequest, stream: Stream, call: Call) -> None:
         sent: health.HealthCheckResponseServingStatus | None = None
         while True:
             changed = self._changed

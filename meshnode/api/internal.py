@@ -8,7 +8,7 @@ from meshnode.api.service import Gate, Implementation, bind
 from meshnode.blocks.call import Call
 from meshnode.blocks.invocation import Invocation
 from meshnode.errors import InvalidArgument, MeshError
-from meshnode.transport import ServerStream
+from meshnode.transport import Stream
 from meshnode.wire.dapr.proto.common import v1 as common
 from meshnode.wire.dapr.proto.internals import v1 as internals
 from meshnode.wire.google import protobuf
@@ -33,11 +33,11 @@ class InternalApi:
         return bind(internals.ServiceInvocationBase(), implementations, self._gate)
 
     async def _call_local(
-        self, request: internals.InternalInvokeRequest, stream: ServerStream, call: Call
+        self, request: internals.InternalInvokeRequest, stream: Stream, call: Call
     ) -> internals.InternalInvokeResponse:
         return await self._invoke(request, call)
 
-    async def _call_local_stream(self, _: None, stream: ServerStream, call: Call) -> None:
+    async def _call_local_stream(self, _: None, stream: Stream, call: Call) -> None:
         """CallLocal with the payloads in chunks: the first message carries the request, the rest only data,
         in order of `seq`.
         """
@@ -73,7 +73,7 @@ class InternalApi:
             ) from error
 
 
-async def _collect(stream: ServerStream) -> tuple[internals.InternalInvokeRequest, bytes]:
+async def _collect(stream: Stream) -> tuple[internals.InternalInvokeRequest, bytes]:
     """Raises `InvalidArgument` when the stream has no request, or its chunks are out of order."""
     request: internals.InternalInvokeRequest | None = None
     chunks: list[bytes] = []

@@ -12,7 +12,7 @@ from grpclib.const import Status
 from meshnode.api.service import Gate, bind
 from meshnode.blocks.call import Call, LiveCalls
 from meshnode.security.tokens import TokenCheck
-from meshnode.transport import ServerStream
+from meshnode.transport import Stream
 from meshnode.wire import descriptors
 from meshnode.wire.grpc.reflection import v1 as reflection
 
@@ -33,7 +33,7 @@ class Reflection:
         gate = Gate(LiveCalls(), TokenCheck(""))
         return bind(reflection.ServerReflectionBase(), {"ServerReflectionInfo": self._info}, gate)
 
-    async def _info(self, _: None, stream: ServerStream, call: Call) -> None:
+    async def _info(self, _: None, stream: Stream, call: Call) -> None:
         async for request in stream:
             response = self._answer(request)
             response.valid_host = request.host

@@ -15,14 +15,14 @@ from grpclib.const import Cardinality
 
 from meshnode.blocks.call import Call, LiveCalls
 from meshnode.security.tokens import TOKEN_HEADER, TokenCheck
-from meshnode.transport import Handler, RawCall, ServerStream
+from meshnode.transport import Handler, RawCall, Stream
 
 __all__ = ["Gate", "Implementation", "bind", "guarded"]
 
 _TOKEN = TOKEN_HEADER.encode()
 _log = logging.getLogger("meshnode.api")
 
-Implementation = Callable[[Any, ServerStream, Call], Awaitable[Any]]
+Implementation = Callable[[Any, Stream, Call], Awaitable[Any]]
 """Takes (request, stream, call). A unary method returns its reply; a streaming one talks through the stream
 and gets None as request.
 """
@@ -41,7 +41,7 @@ class Gate:
         self._tokens = tokens
         self._api_logging = api_logging
 
-    def enter(self, method: str, stream: ServerStream | RawCall) -> Call:
+    def enter(self, method: str, stream: Stream | RawCall) -> Call:
         """Raises `Unauthorized`. Give the `Call` back with `live.end`."""
         if self._tokens:
             self._tokens.check(stream.headers.get(_TOKEN))
@@ -80,8 +80,8 @@ def bind(base: _Servable, implementations: Mapping[str, Implementation], gate: G
 
 def _unary(
     path: str, implementation: Implementation, gate: Gate
-) -> Callable[[ServerStream], Awaitable[None]]:
-    async def handle(stream: ServerStream) -> None:
+) -> Callable[[Stream], Awaitable[None]]:
+    async def handle(stream: Stream) -> None:
         call = gate.enter(path, stream)
         try:
             request = await stream.recv_message()
@@ -94,8 +94,8 @@ def _unary(
 
 def _server_streaming(
     path: str, implementation: Implementation, gate: Gate
-) -> Callable[[ServerStream], Awaitable[None]]:
-    async def handle(stream: ServerStream) -> None:
+) -> Callable[[Stream], Awaitable[None]]:
+    async def handle(stream: Stream) -> None:
         call = gate.enter(path, stream)
         try:
             await implementation(await stream.recv_message(), stream, call)
@@ -107,8 +107,8 @@ def _server_streaming(
 
 def _streaming(
     path: str, implementation: Implementation, gate: Gate
-) -> Callable[[ServerStream], Awaitable[None]]:
-    async def handle(stream: ServerStream) -> None:
+) -> Callable[[Stream], Awaitable[None]]:
+    async def handle(stream: Stream) -> None:
         call = gate.enter(path, stream)
         try:
             await implementation(None, stream, call)

@@ -21,7 +21,7 @@ from meshnode.blocks.internalmetadata import CALLEE, CALLER, from_internal, to_i
 from meshnode.blocks.scoped import scoped_app_call
 from meshnode.blocks.unary import call_unary
 from meshnode.cluster import Peers
-from meshnode.errors import ErrorInfoDetail, MeshError
+from meshnode.errors import CircuitOpen, ErrorInfoDetail, MeshError
 from meshnode.resiliency import Policies
 from meshnode.telemetry.tracecontext import next_traceparent
 from meshnode.transport import GRPCError, HeaderBlock
@@ -112,7 +112,7 @@ class Invocation:
         try:
             return await scoped_app_call(self._policies, request.id, message.method, attempt, call)
         except MeshError as error:
-            if error.code in (Status.DEADLINE_EXCEEDED, Status.CANCELLED, Status.UNKNOWN):
+            if isinstance(error, CircuitOpen) or error.code in (Status.DEADLINE_EXCEEDED, Status.CANCELLED):
                 raise
             raise _invoke_failed(request.id, str(error)) from error
         except GRPCError as error:

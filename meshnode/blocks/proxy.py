@@ -177,7 +177,7 @@ class Proxy:
         channel = self._app.channel
         requests = _Requests(raw)
         await requests.read()
-        headers = _forwarded(raw, channel.authority, self._rng)
+        headers = _forwarded(raw, channel.authority.encode(), self._rng)
         headers.append((b"dapr-caller-app-id", caller))
         headers.append((b"dapr-callee-app-id", self._own_id))
         headers.extend(self._app.own_headers())
@@ -197,7 +197,7 @@ class Proxy:
             raise MeshError(str(error), *error.details, status=Status.UNKNOWN) from error
 
     def _to_peer(self, raw: RawCall, peer: Peer, target: Target) -> list[Pair]:
-        headers = _forwarded(raw, peer.channel.authority, self._rng)
+        headers = _forwarded(raw, peer.channel.authority.encode(), self._rng)
         headers.append((b"dapr-caller-app-id", self._own_id))
         headers.append((b"dapr-callee-app-id", target.app_id.encode()))
         return headers
@@ -237,7 +237,7 @@ class Proxy:
             return
         commit()
         requests.release()
-        if out.ended:
+        if out.has_ended:
             await raw.respond(headers, first, out.trailers)
             return
         await raw.send_headers(headers)

@@ -61,7 +61,7 @@ async def call_unary(
     """Make the call. Raises `ConnectionLost` when no answer came; a failure that the other side answered is
     an `Answer`.
     """
-    headers = request_headers(path, channel.authority, deadline, extra)
+    headers = request_headers(path, channel.authority.encode(), deadline, extra)
     response = await channel.unary_raw(headers, frame(bytes(request)))
     error = rules.result_of(response.trailers)
     if error is not None or response.frame is None:

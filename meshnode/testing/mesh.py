@@ -25,7 +25,8 @@ from typing import Any, Final, final
 import trio
 from attrs import evolve, frozen
 
-from meshnode.config import Resources, load_resources_text
+from meshnode.config import Resources
+from meshnode.config.loader import load_text
 from meshnode.config.nodeoptions import NodeOptions
 from meshnode.defaults import Naming
 from meshnode.interfaces import Driver, DriverContext, Instance
@@ -135,7 +136,7 @@ class Mesh:
         loaded = (
             resources
             if isinstance(resources, Resources)
-            else load_resources_text(resources or _STORE, name=f"{name}.yaml")
+            else load_text(resources or _STORE, f"{name}.yaml")
         )
         node: MeshNode = await self._start(self._run, name, made, loaded, servables)
         return node
