@@ -11,7 +11,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import IO, Any
 
 import trio
@@ -19,13 +18,14 @@ from attrs import frozen
 
 from meshnode.cli._appenv import app_environment
 from meshnode.cli._errors import CliError
+from meshnode.cli._folders import state_dir
 from meshnode.cli._healthz import HealthCheck, serve_connection
 from meshnode.cli._lines import Console, log_files
 from meshnode.cli._plan import AppPlan
 from meshnode.cli._process import Command, Launch, launch
 from meshnode.cli._supervise import AppRun, Stop, supervise
 
-__all__ = ["Mesh", "run_mesh", "state_dir"]
+__all__ = ["Mesh", "run_mesh"]
 
 OpenHealth = Callable[[str], Any]
 
@@ -166,12 +166,3 @@ def _files(plans: Sequence[AppPlan]) -> AbstractContextManager[Callable[[str], I
     names = [f"{plan.app_id}-{kind}" for plan in plans for kind in ("node", "app")]
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
     return log_files(state_dir() / "logs", names, stamp)
-
-
-def state_dir() -> Path:
-    """The user's folder for what should outlive a run; `MESHNODE_STATE_DIR` overrides it."""
-    if folder := os.environ.get("MESHNODE_STATE_DIR"):
-        return Path(folder)
-    import platformdirs
-
-    return Path(platformdirs.user_state_dir("meshnode", appauthor=False))

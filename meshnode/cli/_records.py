@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from attrs import frozen
 
+from meshnode.cli._folders import runtime_dir
+
 if TYPE_CHECKING:
     from meshnode.config.nodeoptions import NodeOptions, NodeStarted
 
-__all__ = ["RunRecord", "keep_record", "live_records", "runtime_dir", "wait_gone"]
+__all__ = ["RunRecord", "keep_record", "live_records", "wait_gone"]
 
 
 @frozen
@@ -65,15 +67,6 @@ class RunRecord:
             node_log=log,
             app_log=run_info.get("app_log", ""),
         )
-
-
-def runtime_dir() -> Path:
-    """The folder of the records; `MESHNODE_RUNTIME_DIR` overrides it."""
-    if folder := os.environ.get("MESHNODE_RUNTIME_DIR"):
-        return Path(folder)
-    import platformdirs
-
-    return Path(platformdirs.user_runtime_dir("meshnode", appauthor=False))
 
 
 @contextmanager

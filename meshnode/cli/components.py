@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
+import attrs
 import rich_click as click
 
 from meshnode.cli._client import Target, ask, target_options, token_metadata
 from meshnode.cli._complete import complete_types
-from meshnode.cli._errors import UsageProblem, suggestion
+from meshnode.cli._errors import UsageProblem
 from meshnode.cli._exit import ExitCode
 from meshnode.cli._output import Column
 from meshnode.cli._verb import VerbGroup, output
@@ -70,3 +72,49 @@ def list_types() -> None:
     from meshnode.cli.version import installed_drivers
 
     output().rows(installed_drivers(), _TYPES, empty="no drivers are installed")
+
+
+@command.command("describe")
+@click.argument("type", shell_complete=complete_types)
+@click.option("--version", "wanted", default="v1", show_default=True, help="The component's version.")
+@click.option("--schema", is_flag=True, help="Its metadata's JSON Schema instead.")
+def describe_type(type: str, wanted: str, schema: bool) -> None:  # noqa: A002
+    """Show the metadata that the component TYPE takes."""
+    from meshnode.errors import ConfigError
+    from meshnode.registry import Registry, describe, driver_schema
+
+    try:
+        driver = Registry.discover().driver(type, wanted)
+    except ConfigError as error:
+        problem = error.problems[0]
+        raise UsageProblem(problem.message, problem.remedy) from None
+    out = output()
+    if schema:
+        out.text(json.dumps(driver_schema(driver), indent=2))
+        return
+    rows = [attrs.asdict(row) for row in describe(driver)]
+    if out.for_people:
+        out.text(f"{driver.type} ({', '.join(driver.versions)}): {driver.summary}\n")
+        out.rows(rows, _OPTIONS, empty="it takes no metadata")
+    else:
+        row = {"type": driver.type, "versions": list(driver.versions), "summary": driver.summary}
+        out.item(row | {"metadata": rows}, ())
+
+
+@command.command("check")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--lenient", is_flag=True, help="Let unknown fields pass.")
+def check(paths: tuple[Path, ...], lenient: bool) -> int:
+    """Check resource files and folders as a node would at its start. Exit code 2 when something is wrong."""
+    from meshnode.cli._check import problems_of
+
+    problems, count = problems_of(paths, os.environ, lenient=lenient)
+    out = output()
+    if out.for_people:
+        for problem in problems:
+            out.message(str(problem))
+        if not problems:
+            out.message(f"{count} resources, nothing wrong")
+    else:
+        out.rows([attrs.asdict(problem) for problem in problems], _PROBLEMS)
+    return ExitCode.USAGE if problems else ExitCode.SUCCESS

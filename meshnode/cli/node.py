@@ -67,7 +67,7 @@ def run_parsed(parsed: Parsed) -> int:
 def _run(options: NodeOptions, report: Report, run_info: dict[str, Any]) -> int:
     import trio
 
-    from meshnode.errors import ConfigError
+    from meshnode.errors import ConfigError, MeshError
     from meshnode.node import run_node
 
     with ExitStack() as cleanup:
@@ -78,7 +78,7 @@ def _run(options: NodeOptions, report: Report, run_info: dict[str, Any]) -> int:
         except* ConfigError as group:
             _show_problems(group)
             code = ExitCode.USAGE
-        except* OSError as group:
+        except* (MeshError, OSError) as group:
             _show_failures(group)
             code = ExitCode.FAILURE
     return int(code or 0)

@@ -45,17 +45,14 @@ def show_version() -> None:
 
 def installed_drivers() -> list[dict[str, Any]]:
     """Every installed driver, from its entry point: none is imported, so a broken one cannot break this."""
-    found = {
-        (
-            point.group,
-            point.name,
-            point.dist.name if point.dist else "",
-            point.dist.version if point.dist else "",
-        )
-        for point in metadata.entry_points()
-        if point.group.startswith("meshnode.")
-    }
+    from meshnode.registry import Registry
+
     return [
-        {"type": name, "kind": group.removeprefix("meshnode."), "distribution": dist, "version": version}
-        for group, name, dist, version in sorted(found)
+        {
+            "type": entry.type,
+            "kind": entry.kind,
+            "distribution": entry.distribution,
+            "version": metadata.version(entry.distribution),
+        }
+        for entry in Registry.discover().entries
     ]
