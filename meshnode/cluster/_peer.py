@@ -6,14 +6,12 @@ nobody is handed a channel that is about to close.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, final
+from typing import Final, final
 
 import trio
 
 from meshnode.interfaces import Instance
-
-if TYPE_CHECKING:
-    from meshnode.transport import Channel
+from meshnode.transport import Channel, ChannelState
 
 __all__ = ["Peer"]
 
@@ -30,8 +28,10 @@ class Peer:
     __slots__ = (
         "_channel",
         "_error",
+        "_nap",
         "_opened",
         "_retired",
+        "_suspect",
         "calls",
         "failed_until",
         "instance",
@@ -43,10 +43,12 @@ class Peer:
         self.calls = 0
         self.last_used = now
         self.failed_until = 0.0
+        self._suspect = False
+        self._retired = False
         self._channel: Channel | None = None
         self._error: Exception | None = None
         self._opened = trio.Event()
-        self._retired = trio.Event()
+        self._nap = trio.CancelScope()
 
     def __repr__(self) -> str:
         return f"<Peer {self.instance.app_id} at {self.instance.address}, {self.load} calls>"
@@ -66,13 +68,18 @@ class Peer:
         """Calls in flight, with or without `watch`."""
         return self.calls if self._channel is None else max(self.calls, self._channel.in_flight)
 
-    def is_down(self, now: float) -> bool:
-        """Passed over while there is another: it failed a moment ago, or its connection cannot be made."""
-        return self.failed_until > now or self.cannot_connect
-
     @property
     def cannot_connect(self) -> bool:
-        return self._channel is not None and self._channel.state.name == "TRANSIENT_FAILURE"
+        """The channel fails calls at once, for as long as its own backoff says."""
+        return self._channel is not None and self._channel.state is ChannelState.TRANSIENT_FAILURE
+
+    def is_down(self, now: float) -> bool:
+        """Passed over while there is another: it failed a moment ago, or failed and
+        has not connected since.
+        """
+        if self._suspect:
+            return self.failed_until > now or self.channel.state is not ChannelState.READY
+        return self.cannot_connect
 
     async def opened(self) -> Exception | None:
         """Waits for the channel; gives the error if it cannot be made. Does not
@@ -86,28 +93,41 @@ class Peer:
         self._channel = channel
         self._opened.set()
 
-    def fail(self, error: Exception) -> None:
+    def cannot_open(self, error: Exception) -> None:
         """No channel can be made. After `open` it changes nothing: calls see the channel's own errors."""
         if not self._opened.is_set():
             self._error = error
             self._opened.set()
 
+    def failed(self, until: float) -> None:
+        """Its connection failed under a call. From now on its own task tries to connect, so that no call has
+        to.
+        """
+        self._suspect = True
+        self.failed_until = until
+        self._nap.cancel()
+
+    def recovered(self) -> None:
+        self._suspect = False
+        self.failed_until = 0.0
+
     def retire(self) -> None:
         """No new calls; `until_unwanted` lets it go after the last one."""
-        self._retired.set()
+        self._retired = True
+        self._nap.cancel()
 
     async def until_unwanted(self, idle: float) -> None:
-        """Returns when it has been without a call for `idle` seconds, or is retired
-        and its calls have ended.
-        """
+        """Returns when it was without a call for `idle` seconds, or is retired and its calls have ended."""
         while True:
             now = trio.current_time()
-            patience = GRACE if self._retired.is_set() else idle
+            patience = GRACE if self._retired else idle
             due = (now if self.load else self.last_used) + patience
             if due <= now:
                 return
-            if self._retired.is_set():
-                await trio.sleep_until(due)
-            else:
-                with trio.move_on_at(due):
-                    await self._retired.wait()
+            with trio.CancelScope(deadline=due) as self._nap:
+                if self._suspect and not self._retired:
+                    await trio.sleep_until(self.failed_until)
+                    await self.channel.wait_ready()
+                    self.recovered()
+                else:
+                    await trio.sleep_forever()

@@ -1,5 +1,4 @@
-"""The other nodes, each with its channel: dialled when first wanted, shared by all calls, closed when nobody
-wants it.
+"""The other nodes, each with its channel: shared by all calls, dialled when wanted, closed when not.
 
     async with open_peers(directory, rng=rng) as peers:
         peer = await peers.pick("order-processor", "default")
@@ -8,18 +7,15 @@ wants it.
 
 Rules:
 - Of several instances two are drawn and the one with fewer calls in flight is taken (power of two choices):
-nearly as even as
-  looking at all of them, and two nodes that see the same numbers do not run after the same instance.
-- An instance whose connection is down, or failed a moment ago, is passed over while there is another. If
-there is none it is
-  tried all the same: its answer, or its error, is the caller's.
+  nearly as even as looking at all of them, and nodes that see the same do not all run to the same instance.
+- An instance whose connection failed is passed over while there is another, until some time has gone by and
+  its own task has connected to it again: no call is spent on finding out. If there is no other it is tried
+  all the same, and its answer, or its error, is the caller's.
 - A first failure drops the directory's answer, so the next pick asks the resolver again.
 - A channel redials with a backoff of its own, up to minutes. A caller who has no other instance does not wait
-for that: its
-  pick replaces the channel, at most once in `PeerLimits.failure` seconds.
+  for that: its pick replaces the channel, at most once in `PeerLimits.failure` seconds.
 - A peer that the resolver no longer names takes no new calls and closes after its last one. One that nobody
-has called for a
-  while closes too.
+  has called for a while closes too.
 
 Every channel lives in a task of the pool; the pool's nursery ends with `open_peers`. May import transport,
 interfaces, errors.
@@ -34,7 +30,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, final
+from typing import Final, final
 
 import trio
 from attrs import field, frozen, mutable
@@ -44,15 +40,11 @@ from meshnode.cluster._peer import Peer
 from meshnode.cluster.directory import Directory
 from meshnode.errors import ComponentUnavailable, MeshError, Status
 from meshnode.interfaces import Instance
-from meshnode.transport.exceptions import ConnectionLost
-from meshnode.transport.limits import Limits
-
-if TYPE_CHECKING:
-    from meshnode.transport import Channel
+from meshnode.transport import DEFAULT_LIMITS, Channel, ConnectionLost, Limits, open_channel
 
 __all__ = ["NoAddress", "Peer", "PeerLimits", "PeerUnavailable", "Peers", "open_peers"]
 
-Connect = Callable[[Instance], AbstractAsyncContextManager["Channel"]]
+Connect = Callable[[Instance], AbstractAsyncContextManager[Channel]]
 Dial = Callable[[str], Awaitable[trio.abc.Stream]]
 TLS = Callable[[Instance], ssl.SSLContext | None]
 
@@ -149,7 +141,7 @@ class Peers:
         now = trio.current_time()
         if peer.failed_until > now:
             return  # known, and the directory has been told: a storm of failures is not a storm of lookups
-        peer.failed_until = now + self._limits.failure
+        peer.failed(until=now + self._limits.failure)
         instance = peer.instance
         self._directory.invalidate(instance.app_id, instance.address, instance.namespace)
 
@@ -218,7 +210,7 @@ class Peers:
                 self._forget(peer)  # first of all: from here on nobody picks it
         except Exception as error:
             _log.warning("Channel to %s at %s: %s", peer.instance.app_id, peer.instance.address, error)
-            peer.fail(error)
+            peer.cannot_open(error)
         finally:
             self._forget(peer)
 
@@ -243,7 +235,7 @@ class _Watch:
         peer.calls -= 1
         peer.last_used = trio.current_time()
         if error is None:
-            peer.failed_until = 0.0
+            peer.recovered()
         elif _is_lost(error):
             self._peers.failed(peer)
 
@@ -254,7 +246,7 @@ async def open_peers(
     *,
     dial: Dial | None = None,
     rng: random.Random | None = None,
-    limits: Limits | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     pool: PeerLimits | None = None,
     tls: TLS | None = None,
     connect: Connect | None = None,
@@ -266,7 +258,7 @@ async def open_peers(
     """
     pool = pool or PeerLimits()
     rng = rng or random.Random()
-    connect = connect or partial(_connect, dial, tls, rng, limits or Limits())
+    connect = connect or partial(_connect, dial, tls, rng, limits)
     send, receive = trio.open_memory_channel[Peer](pool.peers)
     peers = Peers(directory, send, rng, pool)
     with _unwrapped():
@@ -285,11 +277,9 @@ async def _keep_all(peers: Peers, wanted: trio.MemoryReceiveChannel[Peer], conne
 def _connect(
     dial: Dial | None, tls: TLS | None, rng: random.Random, limits: Limits, instance: Instance
 ) -> AbstractAsyncContextManager[Channel]:
-    from meshnode.transport import open_channel
-
     target = instance.address if dial is None else partial(dial, instance.address)
     context = None if tls is None else tls(instance)
-    return open_channel(target, ssl=context, rng=rng, limits=limits)
+    return open_channel(target, ssl=context, authority=instance.address, rng=rng, limits=limits)
 
 
 def _is_lost(error: BaseException) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -17,23 +16,27 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from meshnode.cluster import Directory, NoAddress, Peer, PeerLimits, Peers, PeerUnavailable, open_peers
 from meshnode.errors import MeshError, Status
 from meshnode.interfaces import Instance
-from meshnode.transport.exceptions import ConnectionLost
+from meshnode.transport import ChannelState, ConnectionLost
 
 ORDERS = ("orders", "default")
 
 
-class State(enum.Enum):
-    IDLE = 0
-    READY = 1
-    TRANSIENT_FAILURE = 2
+READY, IDLE, FAILING = ChannelState.READY, ChannelState.IDLE, ChannelState.TRANSIENT_FAILURE
 
 
 @define(eq=False)
 class FakeChannel:
     instance: Instance
-    state: State = State.READY
+    state: ChannelState = READY
     in_flight: int = 0
     open: bool = True
+    dialled: int = 0
+    reachable: trio.Event = field(factory=trio.Event)
+
+    async def wait_ready(self) -> None:
+        self.dialled += 1
+        await self.reachable.wait()
+        self.state = READY
 
 
 @define
@@ -199,6 +202,36 @@ async def test_an_instance_whose_connection_failed_is_passed_over_for_a_while(
         assert set(await picks(peers)) == {"a:1", "b:1"}
 
 
+async def test_an_instance_that_failed_is_dialled_by_its_own_task_and_no_call(
+    autojump_clock: MockClock,
+) -> None:
+    async with World().pool(PeerLimits(failure=5.0)) as peers:
+        a, _ = await both(peers)
+        fake(a).state = IDLE
+        connection_lost(peers, a)
+        await trio.sleep(4)
+        assert fake(a).dialled == 0
+        await trio.sleep(60)
+        assert fake(a).dialled == 1
+        assert await picks(peers) == {"b:1": 100}
+        fake(a).reachable.set()
+        await wait_all_tasks_blocked()
+        assert set(await picks(peers)) == {"a:1", "b:1"}
+
+
+async def test_an_instance_that_is_dropped_while_it_is_dialled_closes(autojump_clock: MockClock) -> None:
+    world = World(max_age=0.0)
+    async with world.pool(PeerLimits(failure=5.0)) as peers:
+        a, _ = await both(peers)
+        fake(a).state = IDLE
+        connection_lost(peers, a)
+        await trio.sleep(10)
+        world.known[ORDERS] = ["b:1"]
+        await peers.pick(*ORDERS)
+        await trio.sleep(2)
+        assert world.open_addresses() == ["b:1"]
+
+
 async def test_a_call_that_succeeds_ends_the_passing_over() -> None:
     async with World().pool() as peers:
         a, _ = await both(peers)
@@ -222,9 +255,9 @@ async def test_other_errors_are_no_failure_of_the_connection() -> None:
 async def test_an_instance_that_cannot_be_reached_is_passed_over_until_it_can() -> None:
     async with World().pool() as peers:
         a, _ = await both(peers)
-        fake(a).state = State.TRANSIENT_FAILURE
+        fake(a).state = FAILING
         assert await picks(peers) == {"b:1": 100}
-        fake(a).state = State.READY
+        fake(a).state = READY
         assert set(await picks(peers)) == {"a:1", "b:1"}
 
 
@@ -259,7 +292,7 @@ async def test_a_lone_instance_that_is_down_is_dialled_afresh_but_not_by_every_c
     world.known[ORDERS] = ["a:1"]
     async with world.pool(PeerLimits(failure=5.0)) as peers:
         first = await peers.pick(*ORDERS)
-        fake(first).state = State.TRANSIENT_FAILURE
+        fake(first).state = FAILING
         connection_lost(peers, first)
         assert await peers.pick(*ORDERS) is first, "it failed just now: its own error is answer enough"
         await trio.sleep(5.1)
