@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
+from meshnode.config.source import Source
+
 __all__ = [
     "ActorTarget",
     "AppTarget",
@@ -108,3 +110,4 @@ class Resiliency:
     actors: Mapping[str, ActorTarget] = field(factory=dict)
     components: Mapping[str, ComponentTarget] = field(factory=dict)
     retry_budgets: Mapping[str, float] = field(factory=dict)
+    source: Source = field(default=Source(), eq=False, repr=False)
