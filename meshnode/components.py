@@ -28,11 +28,9 @@ from meshnode.resiliency import Policies, run
 __all__ = ["RESERVED_METADATA", "ComponentHost", "Opened", "Planned"]
 
 RESERVED_METADATA = frozenset(
-    {
-        "keyPrefix", "primaryEncryptionKey", "secondaryEncryptionKey", "actorStateStore", "outboxPublishPubsub",
-        "outboxPublishTopic", "outboxPubsub", "outboxDiscardWhenMissingState",
-    }
-)  # fmt: skip
+    {"keyPrefix", "primaryEncryptionKey", "secondaryEncryptionKey", "actorStateStore"}
+    | {"outboxPublishPubsub", "outboxPublishTopic", "outboxPubsub", "outboxDiscardWhenMissingState"}
+)
 """Metadata names that blocks look at, not drivers."""
 
 _CLOSING_SECONDS = 5.0
@@ -151,7 +149,7 @@ class ComponentHost:
             component, secrets, self._env, app_id=self._app_id, namespace=self._namespace
         )
         reserved = {name: value for name, value in pairs if name in RESERVED_METADATA}
-        options = load_options(
+        options: Any = load_options(
             one.driver.metadata, pairs, component.source, reserved=RESERVED_METADATA, lenient=self._lenient
         )
         log = logging.getLogger(f"meshnode.driver.{component.type}")
@@ -171,7 +169,8 @@ class ComponentHost:
         try:
             instance = await run(self._policies.built_in("DaprBuiltInInitializationRetries"), attempt)
         except MeshError as error:
-            message = f"error initializing component {component.name} ({component.type}/{component.version}): {error}"
+            what = f"{component.name} ({component.type}/{component.version})"
+            message = f"error initializing component {what}: {error}"
             if not component.ignore_errors:
                 raise ComponentUnavailable(message) from error
             _log.error("%s; going on without it, as ignoreErrors asks", message)

@@ -76,11 +76,10 @@ def name_resolution(resources: Resources, options: NodeOptions, registry: Regist
     source = configuration.source
     kind = f"nameresolution.{chosen.component}"
     driver = registry.driver(kind, chosen.version, source)
-    items = chosen.configuration
-    if kind == "nameresolution.sqlite" and not {item.name.lower() for item in items} & {"connectionstring", "url"}:
-        path = _state_dir(options) / "names.db"
-        items = (*items, MetadataItem(name="connectionString", value=str(path)))
-    loaded = load_options(driver.metadata, items, source, lenient=options.lenient)
+    items = dict(chosen.configuration)
+    if kind == "nameresolution.sqlite" and not {name.lower() for name in items} & {"connectionstring", "url"}:
+        items["connectionString"] = str(_state_dir(options) / "names.db")
+    loaded: Any = load_options(driver.metadata, items.items(), source, lenient=options.lenient)
     local = kind in _LOCAL_RESOLVERS and options.host_ip is None
     host = options.host_ip or (_LOOPBACK if local else _own_address())
     bind = options.internal_listen_address or (_LOOPBACK if local else "0.0.0.0")
@@ -95,11 +94,14 @@ def refuse_http_endpoints(resources: Resources) -> None:
     """A gRPC-only node calls no HTTP. Raises `ConfigError` for each HTTPEndpoint resource."""
     problems = [
         Problem(
-            "meshnode speaks gRPC only and calls no HTTP endpoints", one.source.file, one.source.line, f"HTTPEndpoint {one.name}",
-            "remove the resource; call the endpoint from the application, or put a gRPC service in front of it",
+            "meshnode speaks gRPC only and calls no HTTP endpoints",
+            one.source.file,
+            one.source.line,
+            f"HTTPEndpoint {one.name}",
+            "remove it; call the endpoint from the application, or put a gRPC service in front of it",
         )
         for one in resources.http_endpoints
-    ]  # fmt: skip
+    ]
     if problems:
         raise ConfigError(problems)
 

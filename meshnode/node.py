@@ -10,21 +10,18 @@ signals; `open_node` is the same node for whoever brings the surroundings: the i
 from __future__ import annotations
 
 import logging
-import random
 import signal
 import socket
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from functools import partial
 from typing import Any, final
 
 import trio
-from attrs import evolve, field, frozen
+from attrs import frozen
 
 from meshnode import __version__
-from meshnode.api.admin import AdminApi, NodeFacts
+from meshnode.api.admin import AdminApi, NodeFacts, NodeState
 from meshnode.api.dapr import DaprApi
 from meshnode.api.details import encode_details
 from meshnode.api.health import Health
@@ -34,25 +31,31 @@ from meshnode.api.service import Gate, guarded
 from meshnode.app import AppChannel, watch_application
 from meshnode.blocks.call import LiveCalls
 from meshnode.blocks.invocation import Invocation
-from meshnode.blocks.metadata import ComponentRecord, NodeMetadata
+from meshnode.blocks.metadata import NodeMetadata, app_connection, records_of
 from meshnode.blocks.proxy import Proxy
 from meshnode.blocks.state import StateBlock
 from meshnode.blocks.statequery import StateQuery
 from meshnode.blocks.stores import build_stores
-from meshnode.cluster import Directory, open_peers
-from meshnode.components import ComponentHost, Opened
+from meshnode.cluster import Directory, Peers, open_peers
+from meshnode.components import ComponentHost, Opened, Planned
 from meshnode.config import Configuration, Resources, load_resources
 from meshnode.config.configuration import merged
 from meshnode.config.nodeoptions import NodeOptions, NodeStarted
 from meshnode.defaults import Naming, embedded_store, name_resolution, refuse_http_endpoints
-from meshnode.interfaces import Instance
+from meshnode.interfaces import Instance, NameResolver
 from meshnode.registry import Registry
 from meshnode.resiliency import Policies
 from meshnode.security.tokens import TokenCheck
+from meshnode.surroundings import (
+    Surroundings,
+    api_listeners,
+    asyncio_loop,
+    join_address,
+    limits_of,
+    open_app,
+)
 from meshnode.telemetry.logs import LogTail, add_stream, configure_logging
-from meshnode.transport import AnyListener, Backoff, Limits, Server, open_channel, open_listeners
-from meshnode.wire.dapr.proto.runtime import v1 as runtime
-from meshnode.wire.meshnode.admin import v1 as admin
+from meshnode.transport import AnyListener, Server
 
 __all__ = ["Node", "Surroundings", "open_node", "run_node"]
 
@@ -62,49 +65,23 @@ _SERVICES = (
     "dapr.proto.internals.v1.ServiceInvocation",
     "meshnode.admin.v1.Admin",
 )
-Dial = Callable[[str], Awaitable[trio.abc.Stream]]
-
-
-@frozen
-class Surroundings:
-    """What a node takes from outside itself, so that a test can bring its own: network, clock, chance."""
-
-    listen: Callable[[str], Awaitable[Sequence[AnyListener]]] = open_listeners
-    dial: Dial | None = None
-    naming: Naming | None = None
-    """Name resolution that is already chosen; None leaves it to the Configuration and the defaults."""
-    wall: Callable[[], float] = time.time
-    rng: random.Random = field(factory=random.Random)
-    tail: LogTail = field(factory=LogTail)
 
 
 @final
 class Node:
-    """A running node. `started` says where it listens; `stop` begins its end from anywhere, `stopping` is
-    set by then.
-    """
+    """A running node: `started` says where it listens, `stop` asks for its end, `shut_down` drains it."""
 
     def __init__(
-        self,
-        *,
-        options: NodeOptions,
-        started: NodeStarted,
-        health: Health,
-        live: LiveCalls,
-        policies: Policies,
-        servers: Sequence[Server],
-        app: AppChannel,
-        tail: LogTail,
-        stopping: trio.Event,
+        self, options: NodeOptions, parts: _Parts, surfaces: _Surfaces, started: NodeStarted, tail: LogTail
     ) -> None:
         self.options = options
         self.started = started
-        self.policies = policies
-        self.live = live
-        self.app = app
-        self.stopping = stopping
-        self._health = health
-        self._servers = servers
+        self.policies = parts.plan.policies
+        self.app = parts.app
+        self.live = surfaces.live
+        self.stopping = surfaces.stopping
+        self._health = surfaces.health
+        self._servers = (surfaces.api, surfaces.internal)
         self._tail = tail
 
     def stop(self) -> None:
@@ -112,24 +89,22 @@ class Node:
         self.stopping.set()
 
     async def shut_down(self) -> None:
-        """Drain within the grace period and log the ledger. What is left when it returns is for the caller
-        to cancel.
-        """
+        """Drain within the grace period and log the ledger. What is left then is for the caller to cancel."""
         await self._keep_serving()
         self._health.end_watches()
         self._tail.end_watches()
         waiting = len(self.live)
-        _log.info("Shutting down: %d requests in flight, %g s grace", waiting, self.options.graceful_shutdown)
-        with trio.move_on_after(self.options.graceful_shutdown):
+        grace = self.options.graceful_shutdown
+        _log.info("Shutting down: %d requests in flight, %g s grace", waiting, grace)
+        with trio.move_on_after(grace):
             async with trio.open_nursery() as nursery:
                 for server in self._servers:
                     nursery.start_soon(server.drain)
         left = list(self.live)
+        served, drained = self.live.total - len(left), max(0, waiting - len(left))
         names = ", ".join(sorted({call.method for call in left}))
-        _log.info(
-            "Shutdown complete: %d requests served, %d of them while draining, %d cancelled%s",
-            self.live.total - len(left), waiting - min(waiting, len(left)), len(left), f" ({names})" if names else "",
-        )  # fmt: skip
+        text = "Shutdown complete: %d requests served, %d of them while draining, %d cancelled%s"
+        _log.info(text, served, drained, len(left), f" ({names})" if names else "")
 
     async def _keep_serving(self) -> None:
         """`--dapr-block-shutdown-duration`: go on until it is over or the application reports unhealthy."""
@@ -150,105 +125,120 @@ async def open_node(
     surroundings: Surroundings | None = None,
     on_app_ready: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Node]:
-    """The node, serving, for as long as the context is open. Leaving it cancels what is left;
-    `Node.shut_down` first drains.
+    """The node, serving, for as long as the context is open.
 
-    Raises `ConfigError` for resources that cannot be used, `MeshError` for a component that cannot be
-    reached, OSError for a port that is taken.
+    Leaving it cancels what is left; `Node.shut_down` first drains. `on_app_ready` is called once the
+    application can be called, or at once where there is none. Raises `ConfigError` for resources that cannot
+    be used, `MeshError` for a component that cannot be reached, OSError for a port that is taken.
     """
     around = surroundings or Surroundings()
-    registry = registry or Registry.discover()
-    resources = resources.for_app(options.app_id, options.namespace)
-    refuse_http_endpoints(resources)
-    configuration = merged(resources.configurations)
-    policies = Policies.build(resources.resiliencies, options.app_id, options.namespace, rng=around.rng)
-    naming = around.naming or name_resolution(resources, options, registry)
-    notes: list[str] = []
-    components = list(resources.components) or embedded_store(options, notes)
-    host = ComponentHost(
-        registry=registry, policies=policies, app_id=options.app_id, namespace=options.namespace,
-        env=options.env, wall=around.wall, rng=around.rng, lenient=options.lenient,
-    )  # fmt: skip
-    planned = host.plan(components)
-    limits = _limits(options)
-    stopping = trio.Event()
+    plan = _plan(options, resources, registry or Registry.discover(), around)
     async with AsyncExitStack() as stack:
-        if naming.driver.needs_asyncio or any(one.driver.needs_asyncio for one in planned):
-            await stack.enter_async_context(_asyncio_loop())
-        internal_listeners = await around.listen(_join(naming.bind_address, options.internal_grpc_port))
-        internal_address = naming.announced(internal_listeners[0].address)
-        opened = await stack.enter_async_context(host.opened(planned))
-        resolver = await stack.enter_async_context(naming.open(around.wall, around.rng))
-        peers = await stack.enter_async_context(
-            open_peers(Directory(resolver), dial=around.dial, rng=around.rng, limits=limits)
+        parts = await _open_parts(stack, options, plan, around)
+        listeners = await api_listeners(options, around)
+        started = NodeStarted(
+            tuple(one.address for one in listeners), parts.internal_address, tuple(plan.notes)
         )
-        app = await stack.enter_async_context(_open_app(options, around, limits))
-
-        live, health = LiveCalls(), Health()
-        common: dict[str, Any] = {
-            "app_id": options.app_id, "namespace": options.namespace, "app": app, "peers": peers, "policies": policies, "rng": around.rng,
-        }  # fmt: skip
-        invocation = Invocation(**common, host=naming.host)
-        proxy = Proxy(**common)
-        state = StateBlock(options.app_id, build_stores(opened, policies, options.app_id, options.namespace))
-        metadata = _metadata(options, resources, opened, stopping.set)
-        gate = Gate(live, TokenCheck(options.api_token or ""), api_logging=_api_logging(options, configuration))
-        inner_gate = Gate(live, TokenCheck(""))
-
-        dapr = DaprApi(
-            invocation=invocation, state=state, query=StateQuery(state), metadata=metadata, gate=gate
-        )
-        internal = InternalApi(invocation, inner_gate)
-        api_listeners = await _api_listeners(options, around)
-        started = NodeStarted(tuple(one.address for one in api_listeners), internal_address, tuple(notes))
-        node_state = _NodeState(stopping)
-        facts = NodeFacts(
-            options.app_id, options.namespace, started.grpc_address, internal_address, node_state,
-            lambda: sum(server.connections for server in servers), around.wall(), options.app_health is not
-            None,
-        )  # fmt: skip
-        admin_api = AdminApi(
-            facts=facts, metadata=metadata, app=app, policies=policies, live=live, tail=around.tail, gate=gate
-        )
-        api_handlers = [dapr.handlers(), admin_api.handlers(), health.handlers()]
-        api_server = Server(
-            [*api_handlers, Reflection(api_handlers).handlers()],
-            fallback=guarded(proxy.from_application, gate), limits=limits, encode_details=encode_details,
-        )  # fmt: skip
-        internal_server = Server(
-            [internal.handlers(), health.handlers()],
-            fallback=guarded(proxy.from_peer, inner_gate), limits=limits, encode_details=encode_details,
-        )  # fmt: skip
-        servers = (api_server, internal_server)
-        for service in _SERVICES:
-            health.set(service, True)
+        surfaces = _surfaces(options, parts, around, started)
 
         nursery = await stack.enter_async_context(_serving())
-        await nursery.start(internal_server.serve, internal_listeners)
-        await stack.enter_async_context(
-            resolver.announce(Instance(options.app_id, internal_address, options.namespace))
-        )
-        await nursery.start(api_server.serve, api_listeners)
-        _log.info(
-            "meshnode %s for %s: API on %s, internal on %s",
-            __version__,
-            options.app_id,
-            started.grpc_address,
-            internal_address,
-        )
-        for note in notes:
+        await nursery.start(surfaces.internal.serve, parts.internal_listeners)
+        instance = Instance(options.app_id, parts.internal_address, options.namespace)
+        await stack.enter_async_context(parts.resolver.announce(instance))
+        await nursery.start(surfaces.api.serve, listeners)
+        where = (started.grpc_address, started.internal_address)
+        _log.info("meshnode %s for %s: API on %s, internal on %s", __version__, options.app_id, *where)
+        for note in plan.notes:
             _log.info("%s", note)
 
         def ready() -> None:
-            node_state.ready = True
-            health.set("", True)
+            surfaces.state.ready = True
+            surfaces.health.set("", True)
             on_app_ready()
 
-        nursery.start_soon(watch_application, app, options.app_health, ready)
-        yield Node(
-            options=options, started=started, health=health, live=live, policies=policies, servers=servers,
-            app=app, tail=around.tail, stopping=stopping,
-        )  # fmt: skip
+        nursery.start_soon(watch_application, parts.app, options.app_health, ready)
+        yield Node(options, parts, surfaces, started, around.tail)
+
+
+# --- what is known before anything is opened
+
+
+@frozen
+class _Plan:
+    configuration: Configuration
+    resiliencies: tuple[str, ...]
+    policies: Policies
+    naming: Naming
+    host: ComponentHost
+    components: Sequence[Planned]
+    notes: list[str]
+
+    @property
+    def needs_asyncio(self) -> bool:
+        return self.naming.driver.needs_asyncio or any(one.driver.needs_asyncio for one in self.components)
+
+
+def _plan(options: NodeOptions, resources: Resources, registry: Registry, around: Surroundings) -> _Plan:
+    """Everything that can be found wrong without opening anything is found wrong here."""
+    resources = resources.for_app(options.app_id, options.namespace)
+    refuse_http_endpoints(resources)
+    policies = Policies.build(resources.resiliencies, options.app_id, options.namespace, rng=around.rng)
+    notes: list[str] = []
+    host = ComponentHost(
+        registry=registry,
+        policies=policies,
+        app_id=options.app_id,
+        namespace=options.namespace,
+        env=options.env,
+        wall=around.wall,
+        rng=around.rng,
+        lenient=options.lenient,
+    )
+    return _Plan(
+        configuration=merged(resources.configurations),
+        resiliencies=tuple(one.name for one in resources.resiliencies),
+        policies=policies,
+        naming=around.naming or name_resolution(resources, options, registry),
+        host=host,
+        components=host.plan(resources.components or embedded_store(options, notes)),
+        notes=notes,
+    )
+
+
+# --- what is opened
+
+
+@frozen
+class _Parts:
+    plan: _Plan
+    internal_listeners: Sequence[AnyListener]
+    internal_address: str
+    opened: Sequence[Opened]
+    resolver: NameResolver
+    peers: Peers
+    app: AppChannel
+
+
+async def _open_parts(
+    stack: AsyncExitStack, options: NodeOptions, plan: _Plan, around: Surroundings
+) -> _Parts:
+    limits = limits_of(options)
+    await stack.enter_async_context(asyncio_loop(plan.needs_asyncio))
+    internal = await around.listen(join_address(plan.naming.bind_address, options.internal_grpc_port))
+    for listener in internal:
+        stack.callback(listener.close)
+    opened = await stack.enter_async_context(plan.host.opened(plan.components))
+    resolver = await stack.enter_async_context(plan.naming.open(around.wall, around.rng))
+    peers = open_peers(Directory(resolver), dial=around.dial, rng=around.rng, limits=limits)
+    return _Parts(
+        plan=plan,
+        internal_listeners=internal,
+        internal_address=plan.naming.announced(internal[0].address),
+        opened=opened,
+        resolver=resolver,
+        peers=await stack.enter_async_context(peers),
+        app=await stack.enter_async_context(open_app(options, around, limits)),
+    )
 
 
 @asynccontextmanager
@@ -260,120 +250,88 @@ async def _serving() -> AsyncIterator[trio.Nursery]:
             nursery.cancel_scope.cancel()
 
 
-@asynccontextmanager
-async def _asyncio_loop() -> AsyncIterator[None]:
-    # Imported here: a node whose drivers speak trio never pays for asyncio.
-    import trio_asyncio
-
-    async with trio_asyncio.open_loop():
-        yield
+# --- what is served
 
 
-@asynccontextmanager
-async def _open_app(options: NodeOptions, around: Surroundings, limits: Limits) -> AsyncIterator[AppChannel]:
-    if options.app_port is None:
-        yield AppChannel(None)
-        return
-    address = _join(options.app_channel_address, options.app_port)
-    target: Any = address if around.dial is None else partial(around.dial, address)
-    async with open_channel(
-        target, ssl=_unverified_tls() if options.app_tls else None, authority=address, limits=limits
-    ) as channel:
-        yield AppChannel(
-            channel, address=address, token=options.app_api_token, max_concurrency=options.app_max_concurrency
-        )
+@frozen
+class _Surfaces:
+    api: Server
+    internal: Server
+    health: Health
+    live: LiveCalls
+    state: NodeState
+    stopping: trio.Event
 
 
-def _unverified_tls() -> Any:
-    import ssl
+def _surfaces(options: NodeOptions, parts: _Parts, around: Surroundings, started: NodeStarted) -> _Surfaces:
+    """The blocks, the APIs over them and the two servers that carry these."""
+    plan, live, health, stopping = parts.plan, LiveCalls(), Health(), trio.Event()
+    common: dict[str, Any] = {
+        "app_id": options.app_id,
+        "namespace": options.namespace,
+        "app": parts.app,
+        "peers": parts.peers,
+        "policies": plan.policies,
+        "rng": around.rng,
+    }
+    invocation, proxy = Invocation(**common, host=plan.naming.host), Proxy(**common)
+    stores = build_stores(parts.opened, plan.policies, options.app_id, options.namespace)
+    state = StateBlock(options.app_id, stores)
+    metadata = NodeMetadata(
+        app_id=options.app_id,
+        components=records_of(parts.opened),
+        connection=app_connection(options),
+        resiliencies=plan.resiliencies,
+        features=(),
+        shutdown=stopping.set,
+    )
+    api_logging = plan.configuration.api_logging if options.api_logging is None else options.api_logging
+    gate = Gate(live, TokenCheck(options.api_token or ""), api_logging=api_logging)
+    inner_gate = Gate(live, TokenCheck(""))
+    node_state = NodeState(stopping)
+    servers: list[Server] = []
+    facts = NodeFacts(
+        app_id=options.app_id,
+        namespace=options.namespace,
+        grpc_address=started.grpc_address,
+        internal_address=started.internal_address,
+        state=node_state,
+        connections=lambda: sum(server.connections for server in servers),
+        started_at=around.wall(),
+        health_checked=options.app_health is not None,
+    )
+    admin = AdminApi(
+        facts=facts,
+        metadata=metadata,
+        app=parts.app,
+        policies=plan.policies,
+        live=live,
+        tail=around.tail,
+        gate=gate,
+    )
+    dapr = DaprApi(invocation=invocation, state=state, query=StateQuery(state), metadata=metadata, gate=gate)
+    served = [dapr.handlers(), admin.handlers(), health.handlers()]
+    limits = limits_of(options)
+    servers += [
+        Server(
+            [*served, Reflection(served).handlers()],
+            fallback=guarded(proxy.from_application, gate),
+            limits=limits,
+            encode_details=encode_details,
+        ),
+        Server(
+            [InternalApi(invocation, inner_gate).handlers(), health.handlers()],
+            fallback=guarded(proxy.from_peer, inner_gate),
+            limits=limits,
+            encode_details=encode_details,
+        ),
+    ]
+    for service in _SERVICES:
+        health.set(service, True)
+    return _Surfaces(servers[0], servers[1], health, live, node_state, stopping)
 
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
-
-@final
-class _NodeState:
-    """The state the admin API reports."""
-
-    def __init__(self, stopping: trio.Event) -> None:
-        self.ready = False
-        self._stopping = stopping
-
-    def __call__(self) -> admin.NodeState:
-        if self._stopping.is_set():
-            return admin.NodeState.DRAINING
-        return admin.NodeState.READY if self.ready else admin.NodeState.STARTING
-
-
-async def _api_listeners(options: NodeOptions, around: Surroundings) -> list[AnyListener]:
-    if options.unix_domain_socket is not None:
-        path = options.unix_domain_socket / f"dapr-{options.app_id}-grpc.socket"
-        return list(await around.listen(f"unix:{path}"))
-    # Loopback by default, as Dapr's injector sets it in a pod: the API is for the application beside the
-    # node.
-    addresses = options.listen_addresses or ("127.0.0.1",)
-    found: list[AnyListener] = []
-    port = options.grpc_port
-    for address in addresses:
-        found.extend(await around.listen(_join(address, port)))
-        port = port or int(found[0].address.rpartition(":")[2])
-    return found
-
-
-def _join(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _limits(options: NodeOptions) -> Limits:
-    limits = Limits() if options.max_body_size is None else Limits(message_size=options.max_body_size)
-    if options.max_body_size is None:
-        limits = evolve(limits, message_size=(1 << 32) - 1)
-    if options.max_header_size is not None:
-        limits = evolve(limits, header_list_size=options.max_header_size)
-    return limits
-
-
-def _api_logging(options: NodeOptions, configuration: Configuration) -> bool:
-    if options.api_logging is not None:
-        return options.api_logging
-    return configuration.api_logging
-
-
-def _metadata(
-    options: NodeOptions, resources: Resources, opened: Sequence[Opened], shutdown: Callable[[], None]
-) -> NodeMetadata:
-    records = []
-    for one in opened:
-        component = one.planned.component
-        features = getattr(one.instance, "features", frozenset())
-        records.append(
-            ComponentRecord(
-                component.name,
-                component.type,
-                component.version,
-                sorted(feature.value for feature in features),
-                "failed" if one.instance is None else "ready",
-                one.error,
-            )  # fmt: skip
-        )
-    connection = None
-    if options.app_port is not None:
-        connection = runtime.AppConnectionProperties(
-            port=options.app_port, protocol="grpcs" if options.app_tls else "grpc", channel_address=options.app_channel_address,
-            max_concurrency=options.app_max_concurrency or 0,
-        )  # fmt: skip
-        if options.app_health is not None:
-            connection.health = runtime.AppConnectionHealthProperties(
-                health_probe_interval=f"{options.app_health.interval:g}s",
-                health_probe_timeout=f"{options.app_health.timeout * 1000:g}ms",
-                health_threshold=options.app_health.threshold,
-            )
-    return NodeMetadata(
-        app_id=options.app_id, components=records, connection=connection,
-        resiliencies=[one.name for one in resources.resiliencies], features=(), shutdown=shutdown,
-    )  # fmt: skip
+# --- a process's node
 
 
 async def run_node(
@@ -385,10 +343,11 @@ async def run_node(
     """A process's node: logs, signals, resources from files. Returns the exit code once it has shut down."""
     tail = LogTail()
     with _logs(options, tail), trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        resources = load_resources(options.resources_paths, options.config_paths, lenient=options.lenient, env=options.env)
-        async with open_node(
-            options, resources, surroundings=Surroundings(tail=tail), on_app_ready=on_app_ready
-        ) as node:
+        resources = load_resources(
+            options.resources_paths, options.config_paths, lenient=options.lenient, env=options.env
+        )
+        around = Surroundings(tail=tail)
+        async with open_node(options, resources, surroundings=around, on_app_ready=on_app_ready) as node:
             task_status.started(node.started)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_stop_on_signal, signals, node, nursery.cancel_scope)
@@ -412,7 +371,8 @@ async def _stop_on_signal(signals: AsyncIterator[int], node: Node, scope: trio.C
 @contextmanager
 def _logs(options: NodeOptions, tail: LogTail) -> Iterator[None]:
     """This process's logs go to standard output, to the tail, and to `log_file` as well."""
-    common = {"as_json": options.log_as_json, "app_id": options.app_id, "instance": socket.gethostname()}
+    instance = socket.gethostname()
+    common: dict[str, Any] = {"as_json": options.log_as_json, "app_id": options.app_id, "instance": instance}
     configure_logging(options.log_level, stream=sys.stdout, **common)
     logging.getLogger("meshnode").addHandler(tail)
     if options.log_file is None:

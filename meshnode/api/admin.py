@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from typing import Any, final
 
@@ -12,17 +11,16 @@ from attrs import frozen
 
 from meshnode import __version__
 from meshnode.api.adminviews import breaker_view, explanation, live_request
-from meshnode.api.service import Gate, bind
+from meshnode.api.service import Gate, Implementation, Stream, bind
 from meshnode.app import AppChannel
 from meshnode.blocks.call import Call, LiveCalls
 from meshnode.blocks.metadata import NodeMetadata
 from meshnode.errors import InvalidArgument
 from meshnode.resiliency import Policies
 from meshnode.telemetry.logs import LogEntry, LogTail
-from meshnode.transport import Stream
 from meshnode.wire.meshnode.admin import v1 as admin
 
-__all__ = ["AdminApi", "NodeFacts"]
+__all__ = ["AdminApi", "NodeFacts", "NodeState"]
 
 _LEVELS = ("debug", "info", "warning", "error", "fatal")
 
@@ -39,6 +37,20 @@ class NodeFacts:
     connections: Callable[[], int]
     started_at: float
     health_checked: bool = False
+
+
+@final
+class NodeState:
+    """Starting until `ready` is set, draining from the moment that somebody asked the node to stop."""
+
+    def __init__(self, stopping: trio.Event) -> None:
+        self.ready = False
+        self._stopping = stopping
+
+    def __call__(self) -> admin.NodeState:
+        if self._stopping.is_set():
+            return admin.NodeState.DRAINING
+        return admin.NodeState.READY if self.ready else admin.NodeState.STARTING
 
 
 @final
@@ -63,7 +75,7 @@ class AdminApi:
         self._gate = gate
 
     def handlers(self) -> Any:
-        implementations = {
+        implementations: dict[str, Implementation] = {
             "GetStatus": self._get_status,
             "ListRequests": self._list_requests,
             "ListBreakers": self._list_breakers,

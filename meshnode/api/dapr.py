@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from typing import Any, final
 
-from meshnode.api.service import Gate, Implementation, bind
+from meshnode.api.service import Gate, Implementation, Stream, bind
 from meshnode.blocks.call import Call
 from meshnode.blocks.invocation import Invocation
 from meshnode.blocks.metadata import NodeMetadata
 from meshnode.blocks.state import StateBlock
 from meshnode.blocks.statequery import StateQuery
-from meshnode.transport import Stream, rules
+from meshnode.transport import rules
 from meshnode.wire.dapr.proto.common import v1 as common
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
 from meshnode.wire.google.protobuf import Empty
@@ -57,22 +57,22 @@ class DaprApi:
 
     async def _invoke_service(
         self, request: runtime.InvokeServiceRequest, stream: Stream, call: Call
-    ) -> common.InvokeResponse:
+    ) -> common.InvokeResponse | None:
         answer = await self._invocation.invoke(request, stream.headers, call)
         if answer.headers:
             await stream.send_initial_metadata(metadata=rules.metadata_of(answer.headers))
-        if answer.trailers:
-            stream.set_trailers(answer.trailers)
-        return answer.message
+        if not answer.trailers:
+            return answer.message
+        await stream.send_message(answer.message)
+        await stream.send_trailing_metadata(metadata=rules.metadata_of(answer.trailers))
+        return None
 
     async def _get_metadata(
         self, request: runtime.GetMetadataRequest, stream: Stream, call: Call
     ) -> runtime.GetMetadataResponse:
         return self._metadata.describe()
 
-    async def _set_metadata(
-        self, request: runtime.SetMetadataRequest, stream: Stream, call: Call
-    ) -> Empty:
+    async def _set_metadata(self, request: runtime.SetMetadataRequest, stream: Stream, call: Call) -> Empty:
         self._metadata.set(request.key, request.value)
         return Empty()
 

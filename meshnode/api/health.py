@@ -10,11 +10,10 @@ from typing import Any, final
 
 import trio
 
-from meshnode.api.service import Gate, bind
+from meshnode.api.service import Gate, Stream, bind
 from meshnode.blocks.call import Call, LiveCalls
 from meshnode.errors import MeshError, Status
 from meshnode.security.tokens import TokenCheck
-from meshnode.transport import Stream
 from meshnode.wire.grpc.health import v1 as health
 
 __all__ = ["Health"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, final
 
-from meshnode.api.service import Gate, Implementation, bind
+from meshnode.api.service import Gate, Implementation, Stream, bind
 from meshnode.blocks.call import Call
 from meshnode.blocks.invocation import Invocation
 from meshnode.errors import InvalidArgument, MeshError
-from meshnode.transport import Stream
 from meshnode.wire.dapr.proto.common import v1 as common
 from meshnode.wire.dapr.proto.internals import v1 as internals
 from meshnode.wire.google import protobuf

@@ -9,10 +9,9 @@ from typing import Any, final
 
 from grpclib.const import Status
 
-from meshnode.api.service import Gate, bind
+from meshnode.api.service import Gate, Stream, bind
 from meshnode.blocks.call import Call, LiveCalls
 from meshnode.security.tokens import TokenCheck
-from meshnode.transport import Stream
 from meshnode.wire import descriptors
 from meshnode.wire.grpc.reflection import v1 as reflection
 

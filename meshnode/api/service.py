@@ -15,12 +15,16 @@ from grpclib.const import Cardinality
 
 from meshnode.blocks.call import Call, LiveCalls
 from meshnode.security.tokens import TOKEN_HEADER, TokenCheck
-from meshnode.transport import Handler, RawCall, Stream
+from meshnode.transport import Handler, RawCall
+from meshnode.transport import Stream as TypedStream
 
-__all__ = ["Gate", "Implementation", "bind", "guarded"]
+__all__ = ["Gate", "Implementation", "Stream", "bind", "guarded"]
 
 _TOKEN = TOKEN_HEADER.encode()
 _log = logging.getLogger("meshnode.api")
+
+Stream = TypedStream[Any, Any]
+"""A request's stream; which messages it carries, `bind` knows and the type checker does not."""
 
 Implementation = Callable[[Any, Stream, Call], Awaitable[Any]]
 """Takes (request, stream, call). A unary method returns its reply; a streaming one talks through the stream
@@ -48,7 +52,7 @@ class Gate:
         if self._api_logging:
             agent = (stream.headers.get(b"user-agent") or b"").decode("utf-8", "replace")
             _log.info("gRPC API Called", extra={"fields": {"method": method, "useragent": agent}})
-        return self.live.begin(method, stream.peer, stream.deadline)
+        return self.live.begin(method, stream.peer.address, stream.deadline)
 
 
 @final
@@ -78,14 +82,14 @@ def bind(base: _Servable, implementations: Mapping[str, Implementation], gate: G
     return _Bound(mapping)
 
 
-def _unary(
-    path: str, implementation: Implementation, gate: Gate
-) -> Callable[[Stream], Awaitable[None]]:
+def _unary(path: str, implementation: Implementation, gate: Gate) -> Callable[[Stream], Awaitable[None]]:
     async def handle(stream: Stream) -> None:
         call = gate.enter(path, stream)
         try:
             request = await stream.recv_message()
-            await stream.send_message(await implementation(request, stream, call))
+            reply = await implementation(request, stream, call)
+            if reply is not None:
+                await stream.send_message(reply)
         finally:
             gate.live.end(call)
 
@@ -105,9 +109,7 @@ def _server_streaming(
     return handle
 
 
-def _streaming(
-    path: str, implementation: Implementation, gate: Gate
-) -> Callable[[Stream], Awaitable[None]]:
+def _streaming(path: str, implementation: Implementation, gate: Gate) -> Callable[[Stream], Awaitable[None]]:
     async def handle(stream: Stream) -> None:
         call = gate.enter(path, stream)
         try:

@@ -57,21 +57,18 @@ class ValueCipher:
 
         sealed, _, name = stored.rpartition(_SEPARATOR)
         if not sealed or not name:
-            raise StateError(
-                f"could not decrypt data for state store {self._store}: encryption key name not found on record"
-            )
+            raise self._failed("encryption key name not found on record")
         aead = self._by_name.get(name)
         if aead is None:
-            raise StateError(
-                f"could not decrypt data for state store {self._store}: no key named {name.decode(errors='replace')!r} is configured"
-            )
+            raise self._failed(f"no key named {name.decode(errors='replace')!r} is configured")
         try:
             raw = base64.b64decode(sealed, validate=True)
             return aead.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], None)
         except (InvalidTag, binascii.Error, ValueError) as error:
-            raise StateError(
-                f"could not decrypt data for state store {self._store}: the record is damaged or the key is another one"
-            ) from error
+            raise self._failed("the record is damaged, or the key is another one") from error
+
+    def _failed(self, why: str) -> StateError:
+        return StateError(f"could not decrypt data for state store {self._store}: {why}")
 
 
 def _aead(key: EncryptionKey) -> AESGCM:

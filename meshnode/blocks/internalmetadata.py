@@ -21,20 +21,15 @@ CALLEE = "dapr-callee-app-id"
 # Not the caller's to pass on: HTTP/2 and gRPC put their own on each hop, and a node's API token is between
 # it and its application.
 _NOT_SENT = frozenset(
-    {
-        "te",
-        "grpc-timeout",
-        "grpc-encoding",
-        "grpc-accept-encoding",
-        "accept-encoding",
-        "connection",
-        "dapr-api-token",
-    }
+    {"te", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "accept-encoding", "connection"}
+    | {"dapr-api-token"}
 )
-_NOT_RECEIVED = _NOT_SENT | {
-    "content-type", "content-length", "user-agent", "host", "destination-app-id", "grpc-status", "grpc-message",
-    "grpc-status-details-bin", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade",
-}  # fmt: skip
+_NOT_RECEIVED = (
+    _NOT_SENT
+    | {"content-type", "content-length", "user-agent", "host", "destination-app-id"}
+    | {"grpc-status", "grpc-message", "grpc-status-details-bin"}
+    | {"keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
+)
 
 
 def to_internal(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, internals.ListStringValue]:

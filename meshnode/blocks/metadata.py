@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Any, final
 
 from attrs import frozen
 
 from meshnode import __version__
+from meshnode.components import Opened
+from meshnode.config.nodeoptions import NodeOptions
 from meshnode.errors import BadRequestDetail, InvalidArgument
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
 
-__all__ = ["ComponentRecord", "NodeMetadata"]
+__all__ = ["ComponentRecord", "NodeMetadata", "app_connection", "records_of"]
 
 _MAX_EXTENDED = 256
 """Entries that SetMetadata may add; a client that invents keys for ever must not grow the node."""
@@ -85,3 +87,37 @@ class NodeMetadata:
     def request_shutdown(self) -> None:
         """Begin the same graceful shutdown that SIGTERM begins."""
         self._shutdown()
+
+
+def records_of(opened: Sequence[Opened]) -> list[ComponentRecord]:
+    """The records of components after their opening."""
+    records = []
+    for one in opened:
+        component = one.planned.component
+        features: frozenset[Any] = getattr(one.instance, "features", frozenset())
+        capabilities = sorted(feature.value for feature in features)
+        state = "failed" if one.instance is None else "ready"
+        records.append(
+            ComponentRecord(component.name, component.type, component.version, capabilities, state, one.error)
+        )
+    return records
+
+
+def app_connection(options: NodeOptions) -> runtime.AppConnectionProperties | None:
+    """How the node reaches its application; None without one."""
+    if options.app_port is None:
+        return None
+    health = None
+    if options.app_health is not None:
+        health = runtime.AppConnectionHealthProperties(
+            health_probe_interval=f"{options.app_health.interval:g}s",
+            health_probe_timeout=f"{options.app_health.timeout * 1000:g}ms",
+            health_threshold=options.app_health.threshold,
+        )
+    return runtime.AppConnectionProperties(
+        port=options.app_port,
+        protocol="grpcs" if options.app_tls else "grpc",
+        channel_address=options.app_channel_address,
+        max_concurrency=options.app_max_concurrency or 0,
+        health=health,
+    )

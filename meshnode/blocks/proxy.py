@@ -25,7 +25,7 @@ from meshnode.cluster import Peer, Peers
 from meshnode.errors import MeshError
 from meshnode.resiliency import Policies
 from meshnode.telemetry.tracecontext import next_traceparent
-from meshnode.transport import Channel, GRPCError, HeaderBlock, RawCall, RawClientCall, rules
+from meshnode.transport import Channel, GRPCError, HeaderBlock, ProtocolError, RawCall, RawClientCall, rules
 
 __all__ = ["Proxy"]
 
@@ -37,12 +37,11 @@ repeated.
 
 # Replaced or dropped on each hop. The API token is between an application and its own node.
 _HOP = frozenset(
-    {
-        b":method", b":scheme", b":path", b":authority", b"te", b"content-type", b"grpc-timeout", b"traceparent", b"dapr-app-id",
-        b"dapr-caller-app-id", b"dapr-callee-app-id", b"dapr-api-token", b"dapr-stream", b"connection", b"keep-alive",
-        b"proxy-connection", b"transfer-encoding", b"upgrade", b"host",
-    }
-)  # fmt: skip
+    {b":method", b":scheme", b":path", b":authority", b"te", b"content-type", b"grpc-timeout"}
+    | {b"traceparent", b"dapr-app-id", b"dapr-caller-app-id", b"dapr-callee-app-id", b"dapr-api-token"}
+    | {b"dapr-stream", b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
+    | {b"host"}
+)
 
 
 class _CalleeFailed(GRPCError):
@@ -237,25 +236,37 @@ class Proxy:
             return
         commit()
         requests.release()
-        if out.has_ended:
-            await raw.respond(headers, first, out.trailers)
-            return
-        await raw.send_headers(headers)
-        await raw.send_frame(first)
-        while (frame := await out.receive_frame()) is not None:
-            await raw.send_frame(frame)
+        more: bytes | None
+        if out.readable:
+            # A unary answer has come whole by now, and leaves in one write.
+            more = await out.receive_frame()
+            if more is None:
+                await raw.respond(headers, first, out.trailers)
+                return
+            await raw.send_headers(headers)
+            await raw.send_frame(first)
+            await raw.send_frame(more)
+        else:
+            await raw.send_headers(headers)
+            await raw.send_frame(first)
+        while (more := await out.receive_frame()) is not None:
+            await raw.send_frame(more)
         await raw.send_trailers(out.trailers)
 
 
 async def _send_requests(requests: _Requests, out: RawClientCall) -> None:
-    for frame in requests.kept():
-        await out.send_frame(frame)
-    while (frame := await requests.read()) is not None:
-        if requests.ended:
-            await out.send_frame(frame, end=True)
-            return
-        await out.send_frame(frame)
-    await out.end()
+    try:
+        for frame in requests.kept():
+            await out.send_frame(frame)
+        while (more := await requests.read()) is not None:
+            await out.send_frame(more, end=requests.ended)
+            if requests.ended:
+                return
+        await out.end()
+    except (GRPCError, ProtocolError):
+        # A callee may answer before it has heard everything. Whoever reads its answer learns how it ended.
+        if not out.has_ended:
+            raise
 
 
 def _forwarded(raw: RawCall, authority: bytes, rng: random.Random) -> list[Pair]:

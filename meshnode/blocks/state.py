@@ -14,7 +14,9 @@ from typing import TypeVar, final
 
 from attrs import frozen
 
+from meshnode.blocks.call import Call
 from meshnode.blocks.encryption import ValueCipher
+from meshnode.blocks.scoped import scoped
 from meshnode.blocks.statekeys import KeyPrefix
 from meshnode.errors import (
     BadRequestDetail,
@@ -39,8 +41,6 @@ from meshnode.interfaces import (
     StateOperation,
     StateStore,
 )
-from meshnode.blocks.call import Call
-from meshnode.blocks.scoped import scoped
 from meshnode.resiliency import Policy
 from meshnode.wire.dapr.proto.common import v1 as common
 from meshnode.wire.dapr.proto.runtime import v1 as runtime

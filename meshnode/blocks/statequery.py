@@ -73,7 +73,9 @@ def parse_query(text: str, key_prefix: str, metadata: Mapping[str, str]) -> Quer
         raise ValueError(f"page.limit must be a whole number, not {limit!r}")
     token = page.get("token", "")
     if not isinstance(token, str):
-        raise ValueError(f"page.token must be text, not {token!r}")
+        raise ValueError(  # noqa: TRY004  (the caller's text is wrong, not its type)
+            f"page.token must be text, not {token!r}"
+        )
     sort = tuple(_sort_key(key) for key in query.get("sort", ()))
     return QueryRequest(filter_ or None, sort, limit, token, key_prefix, metadata)
 
@@ -114,7 +116,9 @@ def _check_filter(value: Any) -> None:
 
 def _object(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{what} must be a JSON object, not {type(value).__name__}")
+        raise ValueError(  # noqa: TRY004  (the same)
+            f"{what} must be a JSON object, not {type(value).__name__}"
+        )
     return value
 
 

@@ -20,6 +20,7 @@ from attrs import NOTHING, field, frozen
 __all__ = ["Driver", "DriverContext", "option"]
 
 T_co = TypeVar("T_co", covariant=True)
+OptionsClass = type[Any]  # inside `Driver` the name `type` is a field
 
 
 @frozen
@@ -47,7 +48,7 @@ class Driver(Generic[T_co]):
     """
 
     type: str
-    metadata: type[Any]
+    metadata: OptionsClass
     open: Callable[[Any, DriverContext], AbstractAsyncContextManager[T_co]]
     summary: str = ""
     versions: tuple[str, ...] = ("v1",)

@@ -1,7 +1,7 @@
 """Log records as Dapr's users know them, and a bounded memory of the latest ones for `meshnode logs`.
 
-Text is logfmt (`time="…" level=info msg="…" app_id=… scope=… type=log ver=…`), JSON has the same keys. A record's extra values are given
-with `extra={"fields": {...}}`.
+Text is logfmt (`time="…" level=info msg="…" app_id=… scope=… type=log ver=…`), JSON has the same keys. A
+record's extra values are given with `extra={"fields": {...}}`.
 """
 
 from __future__ import annotations

@@ -129,14 +129,15 @@ class Mesh:
         name = instance or app_id
         servables = [] if app is None else list(app) if isinstance(app, list | tuple) else [app]
         fields: dict[str, Any] = {
-            "app_port": _APP if servables else None, "app_channel_address": name, "grpc_port": _API, "listen_addresses": (name,),
+            "app_port": _APP if servables else None,
+            "app_channel_address": name,
+            "grpc_port": _API,
+            "listen_addresses": (name,),
             "internal_grpc_port": _INTERNAL,
-        }  # fmt: skip
+        }
         made = evolve(NodeOptions(app_id=app_id, **fields), **(options or {}))
         loaded = (
-            resources
-            if isinstance(resources, Resources)
-            else load_text(resources or _STORE, f"{name}.yaml")
+            resources if isinstance(resources, Resources) else load_text(resources or _STORE, f"{name}.yaml")
         )
         node: MeshNode = await self._start(self._run, name, made, loaded, servables)
         return node
