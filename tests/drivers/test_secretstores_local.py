@@ -1,0 +1,151 @@
+"""secretstores.local.env and secretstores.local.file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from meshnode_secretstores_local import EnvSecrets, FileOptions, env_driver, file_driver
+from meshnode_secretstores_local._file import secrets_of
+
+from meshnode.errors import ComponentError
+from meshnode.interfaces import DriverContext, SecretStore
+from meshnode.registry import Registry, load_options
+
+CONTEXT = DriverContext("secrets", "app")
+ENVIRONMENT = {
+    "APP_KEY": "one",
+    "APP_": "empty name",
+    "DAPR_API_TOKEN": "t",
+    "APP_API_TOKEN": "u",
+    "Other": "x",
+}
+
+
+def test_both_are_found_by_their_entry_points() -> None:
+    registry = Registry.discover()
+    assert registry.driver("secretstores.local.env") is env_driver
+    assert registry.driver("secretstores.local.file", "v1") is file_driver
+
+
+async def test_env_gives_variables() -> None:
+    store = EnvSecrets("", ENVIRONMENT)
+    assert await store.get("APP_KEY", {}) == {"APP_KEY": "one"}
+    assert set(await store.bulk_get({})) == {"APP_KEY", "APP_", "Other"}
+
+
+@pytest.mark.parametrize("name", ["NOPE", "", "DAPR_API_TOKEN", "dapr_api_token", "APP_API_TOKEN"])
+async def test_env_does_not_give_what_is_absent_or_the_nodes_own(name: str) -> None:
+    with pytest.raises(KeyError):
+        await EnvSecrets("", ENVIRONMENT).get(name, {})
+
+
+async def test_env_prefix_is_not_a_way_around() -> None:
+    store = EnvSecrets("APP_", ENVIRONMENT)
+    assert await store.get("KEY", {}) == {"KEY": "one"}
+    assert await store.bulk_get({}) == {"KEY": {"KEY": "one"}}
+    with pytest.raises(KeyError):
+        await store.get("API_TOKEN", {})
+    with pytest.raises(KeyError):
+        await EnvSecrets("DAPR_", ENVIRONMENT).get("API_TOKEN", {})
+
+
+async def test_env_driver_reads_the_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = load_options(env_driver.metadata, {"prefix": "MESHNODE_TEST_"})
+    async with env_driver.open(options, CONTEXT) as store:
+        monkeypatch.setenv("MESHNODE_TEST_A", "later")
+        assert isinstance(store, SecretStore)
+        assert await store.get("A", {}) == {"A": "later"}
+
+
+NESTED = """{
+    "redis": {"password": "hush", "port": 6379, "hosts": ["a", "b"]},
+    "plain": "p", "on": true, "none": null
+}"""
+
+
+def test_file_joins_names() -> None:
+    assert secrets_of(NESTED, ":", multi_valued=False) == {
+        "redis:password": {"redis:password": "hush"},
+        "redis:port": {"redis:port": "6379"},
+        "redis:hosts:0": {"redis:hosts:0": "a"},
+        "redis:hosts:1": {"redis:hosts:1": "b"},
+        "plain": {"plain": "p"},
+        "on": {"on": "true"},
+        "none": {"none": ""},
+    }
+
+
+def test_file_with_several_keys_per_secret() -> None:
+    assert secrets_of(NESTED, "_", multi_valued=True) == {
+        "redis": {"password": "hush", "port": "6379", "hosts_0": "a", "hosts_1": "b"},
+        "plain": {"plain": "p"},
+        "on": {"on": "true"},
+        "none": {"none": ""},
+    }
+
+
+async def test_file_driver(tmp_path: Path) -> None:
+    path = tmp_path / "secrets.json"
+    path.write_text(NESTED, encoding="utf-8-sig")
+    options = load_options(FileOptions, {"secretsfile": str(path), "multiValued": "true"})
+    async with file_driver.open(options, CONTEXT) as store:
+        assert isinstance(store, SecretStore)
+        assert (await store.get("redis", {}))["password"] == "hush"
+        assert set(await store.bulk_get({})) == {"redis", "plain", "on", "none"}
+        with pytest.raises(KeyError):
+            await store.get("redis:password", {})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[1]", "is not a JSON object"),
+        ('{"secret": "hu\nsh"}', "line 1, column 15"),
+        ('{"a:b": "1", "a": {"b": "2"}}', 'two values named "a:b"'),
+        ("{" + '"a": {' * 70 + "}" * 71, "nested more than 64"),
+        ("[" * 100_000, "cannot be used"),
+    ],
+)
+async def test_file_that_cannot_be_used(content: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "secrets.json"
+    path.write_text(content)
+    with pytest.raises(ComponentError, match=r"secrets\.json") as caught:
+        async with file_driver.open(FileOptions(secrets_file=str(path)), CONTEXT):
+            pass
+    assert said in str(caught.value)
+    assert "hu" not in str(caught.value)  # No part of a secret.
+
+
+async def test_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ComponentError, match="No such file"):
+        async with file_driver.open(FileOptions(secrets_file=str(tmp_path / "x.json")), CONTEXT):
+            pass
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.text()
+trees = st.dictionaries(
+    st.text(), st.recursive(leaves, lambda c: st.lists(c) | st.dictionaries(st.text(), c))
+)
+
+
+@given(trees, st.booleans())
+def test_every_value_has_one_name(tree: object, multi_valued: bool) -> None:
+    """As many texts come out as leaves go in, or the file is refused because two names are the same."""
+
+    def count(node: object) -> int:
+        if isinstance(node, dict):
+            return sum(map(count, node.values()))
+        return sum(map(count, node)) if isinstance(node, list) else 1
+
+    try:
+        secrets = secrets_of(json.dumps(tree), ":", multi_valued=multi_valued)
+    except ValueError as error:
+        refused = str(error)
+    else:
+        refused = ""
+        assert sum(map(len, secrets.values())) == count(tree)
+    assert not refused or "two values" in refused
