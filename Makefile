@@ -53,7 +53,7 @@ $(VENV)/.uv:
 	touch $@
 
 $(VENV)/.quickstart: $(VENV)/.uv $(SOURCES)
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q -c $(LOCK) $(EDITABLE) 'dapr>=1.19,<2'
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q -c $(LOCK) $(EDITABLE) 'dapr[grpc]>=1.19,<2'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.uv $(SOURCES)

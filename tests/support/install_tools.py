@@ -76,8 +76,11 @@ def go_client() -> None:
 def main() -> int:
     (TOOLS / "bin").mkdir(parents=True, exist_ok=True)
     tools: dict[str, Callable[[], None]] = {
-        "redis-server": redis, "h2spec": h2spec, "@dapr/dapr for Node.js": npm_client, "Dapr's Go SDK": go_client,
-    }  # fmt: skip
+        "redis-server": redis,
+        "h2spec": h2spec,
+        "@dapr/dapr for Node.js": npm_client,
+        "Dapr's Go SDK": go_client,
+    }
     for name, install in tools.items():
         try:
             install()

@@ -207,14 +207,14 @@ class MemoryStore:
 def _check_set(request: SetRequest, current: _Entry | None) -> None:
     if request.etag:
         if current is None or current.etag != request.etag:
-            raise EtagMismatch(f"possible etag mismatch for key {request.key}")
+            raise EtagMismatch(f"possible etag mismatch. error from state store: the etag of {request.key} is another one")
     elif request.concurrency is Concurrency.FIRST_WRITE and current is not None:
         raise EtagMismatch(f"first write of key {request.key}, which already exists")
 
 
 def _check_delete(request: DeleteRequest, current: _Entry | None) -> None:
     if request.etag and (current is None or current.etag != request.etag):
-        raise EtagMismatch(f"possible etag mismatch for key {request.key}")
+        raise EtagMismatch(f"possible etag mismatch. error from state store: the etag of {request.key} is another one")
 
 
 def _parse(value: bytes) -> Any:

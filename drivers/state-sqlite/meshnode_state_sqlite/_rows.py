@@ -121,7 +121,7 @@ def _put(
     if request.etag:
         row["etag"] = request.etag
         if connection.execute(sql.put_match, row).rowcount == 0:
-            raise EtagMismatch(f"possible etag mismatch for key {request.key}")
+            raise EtagMismatch(f"possible etag mismatch. error from state store: the etag of {request.key} is another one")
     elif request.concurrency is Concurrency.FIRST_WRITE:
         if connection.execute(sql.put_first, row).rowcount == 0:
             raise EtagMismatch(f"first write of key {request.key}, which already exists")
@@ -135,7 +135,7 @@ def _delete(connection: sqlite3.Connection, sql: Statements, request: DeleteRequ
         return
     row = {"key": request.key, "etag": request.etag, "now": timestamp(moment)}
     if connection.execute(sql.delete_match, row).rowcount == 0:
-        raise EtagMismatch(f"possible etag mismatch for key {request.key}")
+        raise EtagMismatch(f"possible etag mismatch. error from state store: the etag of {request.key} is another one")
 
 
 def transact(
