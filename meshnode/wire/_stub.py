@@ -112,7 +112,9 @@ class ServiceStub:
         )
         async with call as stream:
             await stream.send_message(request, end=True)
-            yield aiter(stream)
+            responses: _Responses[ResponseT] = _Responses(stream)
+            yield responses
+            await responses.abandon()
 
     async def _stream_unary(
         self,
@@ -148,7 +150,33 @@ class ServiceStub:
             route, Cardinality.STREAM_STREAM, request_type, response_type, timeout, deadline, metadata
         )
         async with _sending(call, requests) as stream:
-            yield aiter(stream)
+            responses: _Responses[ResponseT] = _Responses(stream)
+            yield responses
+            await responses.abandon()
+
+
+class _Responses(AsyncIterator[ResponseT]):
+    """The answers of a call; one whose reader leaves before their end is cancelled, not waited for."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._ended = False
+
+    async def __anext__(self) -> ResponseT:
+        try:
+            response: ResponseT | None = await self._stream.recv_message()
+        except GRPCError:
+            self._ended = True
+            raise
+        if response is None:
+            self._ended = True
+            raise StopAsyncIteration
+        return response
+
+    async def abandon(self) -> None:
+        """End the call when its answers have not ended."""
+        if not self._ended:
+            await self._stream.cancel()
 
 
 class ServiceBase:
