@@ -51,7 +51,8 @@ class Probe:
     def __init__(self, store: StateStore, open_store: OpenStore) -> None:
         self.store = store
         self.open_store = open_store
-        self._prefix = f"conformance||{_RUN}-{next(_probes)}-"
+        # In braces, so that a cluster keeps the keys of one check together.
+        self._prefix = f"conformance||{{{_RUN}-{next(_probes)}}}"
 
     @property
     def prefix(self) -> str:

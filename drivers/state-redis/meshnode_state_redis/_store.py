@@ -1,0 +1,210 @@
+"""The store: requests become commands on the lane of their key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    TryAgainError,
+)
+
+from meshnode.errors import (
+    BulkStateError,
+    ComponentError,
+    ComponentUnavailable,
+    NotImplementedHere,
+    StateError,
+    Status,
+)
+from meshnode.interfaces import (
+    BulkGetResult,
+    Consistency,
+    DeleteRequest,
+    Feature,
+    GetRequest,
+    GetResult,
+    QueryRequest,
+    QueryResult,
+    SetRequest,
+    StateOperation,
+)
+from meshnode_state_redis import _scripts
+from meshnode_state_redis._command import PING, WAIT, Call, Lost, run
+from meshnode_state_redis._lane import Lane
+from meshnode_state_redis._options import Options
+from meshnode_state_redis._topology import Topology
+
+__all__ = ["RedisStore", "unavailable"]
+
+_FEATURES = frozenset({Feature.ETAG, Feature.TRANSACTIONAL, Feature.TTL, Feature.ACTOR})
+_MAX_WAITING = 10_000
+_PASSING = (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+"""Answers that may be different at the next attempt."""
+
+
+def unavailable(options: Options, error: BaseException) -> ComponentUnavailable:
+    return ComponentUnavailable(f"redis at {options.host}: {str(error) or type(error).__name__}")
+
+
+@final
+class RedisStore:
+    """A `StateStore` on Redis."""
+
+    def __init__(self, options: Options, topology: Topology) -> None:
+        self._options = options
+        self._topology = topology
+
+    @property
+    def features(self) -> frozenset[Feature]:
+        return _FEATURES
+
+    async def get(self, request: GetRequest) -> GetResult | None:
+        (reply,) = await run([(self._lane(request.key), _scripts.get(request.key))], repeatable=True)
+        if isinstance(reply, Exception):
+            return await self._get_plain(request.key, reply)
+        return _scripts.read_hash(request.key, reply)
+
+    async def bulk_get(self, requests: Sequence[GetRequest], parallelism: int) -> Sequence[BulkGetResult]:
+        calls = [(self._lane(request.key), _scripts.get(request.key)) for request in requests]
+        replies = await run(calls, repeatable=True)
+        results = []
+        for request, reply in zip(requests, replies, strict=True):
+            try:
+                if isinstance(reply, Exception):
+                    found = await self._get_plain(request.key, reply)
+                else:
+                    found = _scripts.read_hash(request.key, reply)
+            except ComponentError as error:
+                results.append(BulkGetResult(request.key, error=error))
+            else:
+                results.append(BulkGetResult(request.key, found))
+        return results
+
+    async def _get_plain(self, key: str, error: Exception) -> GetResult | None:
+        """After an error on a hash: an old plain string is still readable, though it has no etag."""
+        if not str(error).startswith("WRONGTYPE"):
+            raise self._translate(error)
+        (reply,) = await run([(self._lane(key), _scripts.get_plain(key))], repeatable=True)
+        if isinstance(reply, Exception):
+            raise self._translate(reply)
+        return None if reply is None else GetResult(reply, "")
+
+    async def set(self, request: SetRequest) -> None:
+        (reply,) = await self._write([request])
+        self._check(request, reply)
+
+    async def bulk_set(self, requests: Sequence[SetRequest]) -> None:
+        await self._write_all(requests)
+
+    async def delete(self, request: DeleteRequest) -> None:
+        (reply,) = await self._write([request])
+        self._check(request, reply)
+
+    async def bulk_delete(self, requests: Sequence[DeleteRequest]) -> None:
+        await self._write_all(requests)
+
+    async def transact(self, operations: Sequence[StateOperation], metadata: Mapping[str, str]) -> None:
+        if not operations:
+            return
+        if len({self._topology.slot(operation.key) for operation in operations}) > 1:
+            message = "the keys of a transaction must be in one hash slot of the cluster; use a {tag}"
+            raise StateError(message, status=Status.INVALID_ARGUMENT)
+        strong = any(operation.consistency is Consistency.STRONG for operation in operations)
+        arguments = _scripts.transaction(operations, self._options.ttl_in_seconds)
+        reply = (await run(self._with_wait(operations[0].key, arguments, strong)))[0]
+        if isinstance(reply, Exception):
+            raise self._translate(reply)
+        _scripts.check_transaction(operations, reply)
+
+    async def query(self, request: QueryRequest) -> QueryResult:
+        raise NotImplementedHere("state.redis: queries need RedisJSON, which this driver does not use")
+
+    async def ping(self) -> None:
+        calls = [(self._admitted(lane), PING) for lane in self._topology.lanes()]
+        for reply in await run(calls, repeatable=True):
+            if isinstance(reply, Exception):
+                raise self._translate(reply)
+
+    async def _write(self, requests: Sequence[StateOperation]) -> list[Any]:
+        """Sends one command for each; its answer or error, in order."""
+        calls: list[Call] = []
+        starts = []
+        for request in requests:
+            starts.append(len(calls))
+            if isinstance(request, SetRequest):
+                arguments = _scripts.put(request, self._options.ttl_in_seconds)
+            else:
+                arguments = _scripts.delete(request)
+            calls += self._with_wait(request.key, arguments, request.consistency is Consistency.STRONG)
+        replies = await run(calls)
+        return [replies[start] for start in starts]
+
+    async def _write_all(self, requests: Sequence[StateOperation]) -> None:
+        sound: list[int] = []
+        failures: dict[int, StateError] = {}
+        for position, request in enumerate(requests):
+            try:
+                _scripts.check_etag(request)
+            except StateError as error:
+                failures[position] = error
+            else:
+                sound.append(position)
+        replies = await self._write([requests[position] for position in sound])
+        if sound and all(isinstance(reply, Lost) and not reply.sent for reply in replies):
+            raise self._translate(replies[0])
+        for position, reply in zip(sound, replies, strict=True):
+            try:
+                self._check(requests[position], reply)
+            except ComponentError as error:
+                failures[position] = error if isinstance(error, StateError) else StateError(error.message)
+        if failures:
+            raise BulkStateError(failures)
+
+    def _with_wait(self, key: str, arguments: _scripts.Arguments, strong: bool) -> list[Call]:
+        lane = self._lane(key, blocking=strong)
+        return [(lane, arguments), (lane, WAIT)] if strong else [(lane, arguments)]
+
+    def _check(self, request: StateOperation, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            raise self._translate(reply)
+        if isinstance(request, SetRequest):
+            _scripts.check_set(request, reply)
+        else:
+            _scripts.check_delete(request, reply)
+
+    def _lane(self, key: str, *, blocking: bool = False) -> Lane:
+        try:
+            return self._admitted(self._topology.lane(key, blocking=blocking))
+        except RedisError as error:
+            raise unavailable(self._options, error) from error
+
+    def _admitted(self, lane: Lane) -> Lane:
+        if len(lane) >= _MAX_WAITING:
+            raise StateError("too many operations wait for the store", status=Status.RESOURCE_EXHAUSTED)
+        return lane
+
+    def _translate(self, error: Exception) -> ComponentError:
+        if isinstance(error, Lost):
+            tail = "; the command may have been executed" if error.sent else ""
+            return ComponentUnavailable(f"redis at {self._options.host}: {error}{tail}")
+        if isinstance(error, _PASSING):
+            return unavailable(self._options, error)
+        return StateError(f"redis at {self._options.host}: {error}")

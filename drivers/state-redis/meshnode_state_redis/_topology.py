@@ -1,0 +1,281 @@
+"""Which server a key belongs to: one server, the master that sentinels name, or a cluster.
+
+Runs on the asyncio side, except `lane`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from typing import Any, Protocol, cast, final
+
+from redis.asyncio import Connection, ConnectionPool, RedisCluster, SSLConnection
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
+from redis.exceptions import RedisClusterException, RedisError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from meshnode_state_redis._command import Command, Lost
+from meshnode_state_redis._lane import Lane, Pace
+from meshnode_state_redis._options import Options, seconds
+from meshnode_state_redis._scripts import fallback
+
+__all__ = ["Cluster", "Single", "Topology", "make_topology"]
+
+
+class Topology(Protocol):
+    """What the store needs of the servers.
+
+    `blocking` asks for the lane where commands that wait for replicas go.
+    """
+
+    async def connect(self) -> None:
+        """Raises `RedisError` or `OSError` when nothing answers."""
+        ...
+
+    async def serve(self) -> None:
+        """Runs the lanes until it is cancelled."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+    def lane(self, key: str, *, blocking: bool = False) -> Lane: ...
+
+    def lanes(self) -> list[Lane]:
+        """One for each server that holds data."""
+        ...
+
+    def slot(self, key: str) -> int:
+        """Keys of one transaction must agree in this."""
+        ...
+
+
+def _connection_options(options: Options, certificates: Mapping[str, Any]) -> dict[str, Any]:
+    dial = seconds(options.dial_timeout)
+    return {
+        "username": options.username or None,
+        "password": options.password or None,
+        "socket_connect_timeout": dial if dial > 0 else None,
+        "socket_timeout": _read_timeout(options),
+        "protocol": 2,
+        "driver_info": None,
+        **certificates,
+    }
+
+
+def _read_timeout(options: Options) -> float | None:
+    limit = max(seconds(options.read_timeout), seconds(options.write_timeout or options.read_timeout))
+    return limit if limit > 0 else None
+
+
+def _pace(options: Options) -> Pace:
+    return Pace(
+        retries=options.max_retries,
+        first=seconds(options.min_retry_interval),
+        longest=seconds(options.max_retry_interval),
+        timeout=_read_timeout(options),
+    )
+
+
+@final
+class _PoolConnector:
+    """Connections to one server, or to whichever the sentinels name."""
+
+    def __init__(self, pool: Any, address: str) -> None:
+        self._pool = pool
+        self.address = address
+
+    async def open(self) -> AbstractConnection:
+        connection: AbstractConnection = await self._pool.get_connection()
+        # From here on the lane watches the time: one timer instead of one per command.
+        connection.socket_timeout = None
+        return connection
+
+    async def close(self, connection: AbstractConnection) -> None:
+        await connection.disconnect(nowait=True)
+        await self._pool.release(connection)
+
+
+@final
+class _NodeConnector:
+    """Connections to one node of a cluster."""
+
+    def __init__(self, node: ClusterNode) -> None:
+        self._node = node
+        self.address = f"{node.host}:{node.port}"
+
+    async def open(self) -> AbstractConnection:
+        connection = self._node.acquire_connection()
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await self.close(connection)
+            raise
+        connection.socket_timeout = None
+        return connection
+
+    async def close(self, connection: AbstractConnection) -> None:
+        await connection.disconnect(nowait=True)
+        self._node.release(cast(Connection, connection))
+
+
+@final
+class Single:
+    """One server, or the master behind sentinels."""
+
+    def __init__(self, options: Options, certificates: Mapping[str, Any], rng: random.Random) -> None:
+        self._sentinel: Any = None
+        self._pool: Any
+        common = {**_connection_options(options, certificates), "db": options.db}
+        if options.failover:
+            self._pool = self._behind_sentinels(options, certificates, common)
+        else:
+            ((host, port),) = options.hosts
+            if options.enable_tls:
+                common["connection_class"] = SSLConnection
+            common["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+            self._pool = ConnectionPool(host=host, port=port, **common)
+        pace = _pace(options)
+        self._lane = Lane(_PoolConnector(self._pool, options.host), pace, rng)
+        self._blocking = Lane(_PoolConnector(self._pool, options.host), pace, rng, blocking=True)
+
+    def _behind_sentinels(
+        self, options: Options, certificates: Mapping[str, Any], common: Mapping[str, Any]
+    ) -> Any:
+        own = {
+            **_connection_options(options, certificates),
+            "username": options.sentinel_username or None,
+            "password": options.sentinel_password or None,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        own["ssl"] = options.enable_tls
+        self._sentinel = Sentinel(options.hosts, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
+        return SentinelConnectionPool(  # type: ignore[no-untyped-call]
+            options.sentinel_master_name, self._sentinel, ssl=options.enable_tls, **common
+        )
+
+    async def connect(self) -> None:
+        connection = await self._pool.get_connection()
+        try:
+            await connection.send_command("PING", check_health=False)
+            await connection.read_response()
+        finally:
+            await connection.disconnect(nowait=True)
+            await self._pool.release(connection)
+
+    async def serve(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._lane.run())
+            group.create_task(self._blocking.run())
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+        if self._sentinel is not None:
+            await self._sentinel.aclose()
+
+    def lane(self, key: str, *, blocking: bool = False) -> Lane:
+        return self._blocking if blocking else self._lane
+
+    def lanes(self) -> list[Lane]:
+        return [self._lane]
+
+    def slot(self, key: str) -> int:
+        return 0
+
+
+@final
+class Cluster:
+    """A Redis Cluster. redis-py keeps the map of slots; a lane is started for each node when first needed."""
+
+    def __init__(self, options: Options, certificates: Mapping[str, Any], rng: random.Random) -> None:
+        common = _connection_options(options, certificates)
+        self._client: RedisCluster = RedisCluster(
+            startup_nodes=[ClusterNode(host, port) for host, port in options.hosts],
+            retry=Retry(NoBackoff(), 0),
+            ssl=options.enable_tls,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+            **common,
+        )
+        self._pace = _pace(options)
+        self._rng = rng
+        self._lanes: dict[tuple[str, bool], Lane] = {}
+        self._errands: asyncio.Queue[Any] = asyncio.Queue()
+        self._refreshing = False
+
+    async def connect(self) -> None:
+        await self._client.initialize()
+
+    async def serve(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                group.create_task(await self._errands.get())
+
+    async def aclose(self) -> None:
+        while not self._errands.empty():
+            self._errands.get_nowait().close()
+        await self._client.aclose()
+
+    def lane(self, key: str, *, blocking: bool = False) -> Lane:
+        """Raises `RedisError` when no node is known for the key."""
+        node = self._client.nodes_manager.get_node_from_slot(self.slot(key))
+        return self._lane_of(node, blocking)
+
+    def lanes(self) -> list[Lane]:
+        return [self._lane_of(node, False) for node in self._client.get_primaries()]
+
+    def slot(self, key: str) -> int:
+        return key_slot(key.encode())
+
+    def _lane_of(self, node: ClusterNode, blocking: bool) -> Lane:
+        lane = self._lanes.get((node.name, blocking))
+        if lane is None:
+            lane = Lane(
+                _NodeConnector(node),
+                self._pace,
+                self._rng,
+                redirect=self._redirect,
+                unreachable=self._refresh_soon,
+                blocking=blocking,
+            )
+            self._lanes[node.name, blocking] = lane
+            self._errands.put_nowait(lane.run())
+        return lane
+
+    def _redirect(self, command: Command) -> None:
+        self._errands.put_nowait(self._follow(command))
+
+    async def _follow(self, command: Command) -> None:
+        """redis-py follows the redirection, and learns where the slot has gone."""
+        try:
+            reply = await self._client.execute_command(*fallback(command.arguments))
+        except (RedisError, OSError, TimeoutError) as error:
+            reply = error if not isinstance(error, OSError) else Lost(str(error), sent=True)
+        except BaseException:
+            command.answer(Lost("the store is closed", sent=True))
+            raise
+        command.answer(reply)
+
+    def _refresh_soon(self) -> None:
+        if not self._refreshing:
+            self._refreshing = True
+            self._errands.put_nowait(self._refresh())
+
+    async def _refresh(self) -> None:
+        """A node is gone: asks the others who has its slots now."""
+        try:
+            await self._client.nodes_manager.initialize()
+        except (RedisError, RedisClusterException, OSError, TimeoutError):
+            return
+        finally:
+            self._refreshing = False
+
+
+def make_topology(options: Options, certificates: Mapping[str, Any], rng: random.Random) -> Topology:
+    if options.type == "cluster":
+        return Cluster(options, certificates, rng)
+    return Single(options, certificates, rng)
