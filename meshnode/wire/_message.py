@@ -76,9 +76,16 @@ class Message(betterproto2.Message):
         merged: Self = type(self)._merge(data, self)
         return merged
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (type(self), bytes(self))
+
     def SerializeToString(self) -> bytes:  # noqa: N802 - the name that other libraries call
         """The same as `bytes(message)`."""
         return bytes(self)
+
+
+def _unpickle(cls: type[Message], data: bytes) -> Message:
+    return cls.parse(data)
 
 
 def _load(cls: type[Message]) -> None:

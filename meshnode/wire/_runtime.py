@@ -32,8 +32,6 @@ MessageT = TypeVar("MessageT")
 Decode = Callable[..., MessageT]
 Encode = Callable[[Any, list[bytes]], int]
 
-_MALFORMED = (IndexError, UnicodeDecodeError, OverflowError, struct.error)
-
 
 def attach(cls: type[Any], encode: Encode, decode: Decode[Any]) -> None:
     """Give a message class its codec, in place of the slots that load the codec at first use."""
@@ -52,8 +50,12 @@ def attach(cls: type[Any], encode: Encode, decode: Decode[Any]) -> None:
             return decode(buffer, 0, len(buffer), MAX_DEPTH, message)
         except DecodeError as error:
             raise DecodeError(f"not a valid {cls.__name__}: {error}") from None
-        except _MALFORMED as error:
-            reason = "truncated" if isinstance(error, IndexError | struct.error) else str(error)
+        except (IndexError, struct.error) as error:
+            raise DecodeError(f"not a valid {cls.__name__}: truncated") from error
+        except UnicodeDecodeError as error:
+            raise DecodeError(f"not a valid {cls.__name__}: {error}") from error
+        except OverflowError as error:
+            reason = "a Timestamp or Duration is out of range"
             raise DecodeError(f"not a valid {cls.__name__}: {reason}") from error
 
     cls.__bytes__ = to_bytes
