@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 import pytest
 from meshnode_nameresolution_hosts import HostsOptions, HostsResolver, driver
 
+from meshnode.config import load_resources
 from meshnode.errors import ConfigError
 from meshnode.interfaces import DriverContext, Instance
+from meshnode.registry import Registry, load_options
 from meshnode.testing.conformance import nameresolution
 
 
@@ -65,6 +68,33 @@ def test_what_is_no_address_is_refused(value: Any, complaint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         HostsOptions(hosts={"orders": value})
     assert complaint in str(caught.value)
+
+
+CONFIGURATION = """\
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata:
+  name: mesh
+spec:
+  nameResolution:
+    component: hosts
+    configuration:
+      hosts:
+        order-processor: ["127.0.0.1:50002", "127.0.0.1:50012"]
+        checkout: 127.0.0.1:50003
+"""
+
+
+async def test_from_a_configuration_resource(tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text(CONFIGURATION)
+    (configuration,) = load_resources([tmp_path], env={}).configurations
+    chosen = configuration.name_resolution
+    assert chosen is not None
+    found = Registry.discover().driver(f"nameresolution.{chosen.component}", chosen.version)
+    options = load_options(found.metadata, chosen.configuration.items(), configuration.source)
+    async with found.open(options, DriverContext(component="hosts", app_id="me")) as resolver:
+        assert await resolver.resolve("order-processor", "default") == ("127.0.0.1:50002", "127.0.0.1:50012")
+        assert await resolver.resolve("checkout", "default") == ("127.0.0.1:50003",)
 
 
 def test_the_entry_point_names_the_driver() -> None:

@@ -26,6 +26,7 @@ from meshnode_nameresolution_mdns._sightings import MOST, Sightings
 
 from meshnode.errors import ComponentError, ComponentUnavailable, ConfigError
 from meshnode.interfaces import DriverContext, Instance
+from meshnode.registry import load_options
 from meshnode.testing.conformance import nameresolution
 
 LOOPBACK = "127.0.0.1"
@@ -33,7 +34,7 @@ LOOPBACK = "127.0.0.1"
 
 def opened(namespace: str = "default", **options: Any) -> AbstractAsyncContextManager[MdnsResolver]:
     context = DriverContext(component="nr", app_id="me", namespace=namespace, rng=random.Random())
-    return driver.open(MdnsOptions(**{"interfaces": LOOPBACK, **options}), context)
+    return driver.open(MdnsOptions(**{"interfaces": (LOOPBACK,), **options}), context)
 
 
 def app_id() -> str:
@@ -150,12 +151,12 @@ async def test_an_address_that_dns_cannot_express_is_refused() -> None:
 
 async def test_an_interface_that_is_not_there_is_reported() -> None:
     with pytest.raises(ComponentUnavailable, match=r"cannot use multicast: 198\.51\.100\.7"):
-        await opened(interfaces=f"{LOOPBACK},198.51.100.7").__aenter__()
+        await opened(interfaces=(LOOPBACK, "198.51.100.7")).__aenter__()
 
 
 async def test_all_interfaces_by_default() -> None:
     app = app_id()
-    async with opened(interfaces="") as resolver, resolver.announce(Instance(app, "127.0.0.1:50002")):
+    async with opened(interfaces=()) as resolver, resolver.announce(Instance(app, "127.0.0.1:50002")):
         assert await resolver.resolve(app, "default") == ("127.0.0.1:50002",)
 
 
@@ -284,9 +285,11 @@ def test_what_the_asker_knows_is_not_repeated() -> None:
 
 
 def test_interfaces_are_addresses() -> None:
-    assert MdnsOptions(interfaces=" 10.0.0.1, 127.0.0.1,").addresses == ("10.0.0.1", "127.0.0.1")
+    for value in ("10.0.0.1, 127.0.0.1", ["10.0.0.1", "127.0.0.1"]):
+        options = load_options(MdnsOptions, {"interfaces": value})
+        assert options.interfaces == ("10.0.0.1", "127.0.0.1")
     with pytest.raises(ConfigError, match="interfaces: 'eth0' is no IPv4 address"):
-        MdnsOptions(interfaces="eth0")
+        MdnsOptions(interfaces=("eth0",))
     with pytest.raises(ConfigError, match="browseTimeout: must be positive"):
         MdnsOptions(browse_timeout=timedelta(0))
 

@@ -15,10 +15,10 @@ __all__ = ["MdnsOptions"]
 
 @frozen
 class MdnsOptions:
-    interfaces: str = option(
+    interfaces: tuple[str, ...] = option(
         "interfaces",
-        "IPv4 addresses of the network interfaces to use, separated by commas; empty for all.",
-        default="",
+        "IPv4 addresses of the network interfaces to use, as a list or separated by commas; empty for all.",
+        default=(),
     )
     browse_timeout: timedelta = option(
         "browseTimeout",
@@ -29,18 +29,13 @@ class MdnsOptions:
     def __attrs_post_init__(self) -> None:
         problems = [
             Problem(f"{text!r} is no IPv4 address", field="interfaces", remedy="e.g. 192.0.2.7,127.0.0.1")
-            for text in self.addresses
+            for text in self.interfaces
             if not _is_ipv4(text)
         ]
         if self.browse_timeout <= timedelta(0):
             problems.append(Problem("must be positive", field="browseTimeout", remedy="e.g. 1s"))
         if problems:
             raise ConfigError(problems)
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """The interfaces named, empty for all."""
-        return tuple(dict.fromkeys(part.strip() for part in self.interfaces.split(",") if part.strip()))
 
 
 def _is_ipv4(text: str) -> bool:

@@ -190,12 +190,12 @@ class MdnsResolver:
 async def _open_interfaces(options: MdnsOptions, context: DriverContext) -> list[Interface]:
     """Those named must all work; of all there are, at least one."""
     interfaces, failures = [], []
-    for address in options.addresses or all_addresses():
+    for address in options.interfaces or all_addresses():
         try:
             interfaces.append(await open_interface(address))
         except OSError as error:
             failures.append(f"{address}: {error}")
-    if not interfaces or (failures and options.addresses):
+    if not interfaces or (failures and options.interfaces):
         for interface in interfaces:
             interface.sock.close()
         raise ComponentUnavailable(f"mDNS: cannot use multicast: {'; '.join(failures) or 'no interface'}")
