@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import rich_click as click
+from click.exceptions import NoArgsIsHelpError
 
 from meshnode.cli._color import paint, use_color
 from meshnode.cli._errors import CliError, suggestion
@@ -102,7 +103,7 @@ def _run(args: Sequence[str]) -> int:
     except CliError as error:
         _complain(error.message, error.hint)
         return error.code
-    except click.exceptions.NoArgsIsHelpError as error:
+    except NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         return ExitCode.USAGE
     except click.UsageError as error:

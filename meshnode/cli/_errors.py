@@ -5,10 +5,11 @@ code.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from meshnode.cli._exit import ExitCode
 
-__all__ = ["CliError", "UsageProblem", "suggestion"]
+__all__ = ["CliError", "UsageProblem", "leaves", "suggestion"]
 
 
 class CliError(Exception):
@@ -34,3 +35,11 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
     near = difflib.get_close_matches(word.casefold(), list(known), n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else ""
+
+
+def leaves(group: BaseExceptionGroup[Any]) -> list[Any]:
+    """The single errors of a group, however deep."""
+    found: list[Any] = []
+    for error in group.exceptions:
+        found.extend(leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found

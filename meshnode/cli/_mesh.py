@@ -51,7 +51,9 @@ async def run_mesh(mesh: Mesh, stop: Stop) -> int:
     async def one(index: int, plan: AppPlan, files: Callable[[str], IO[bytes]]) -> None:
         async with _listening(plan) as listeners:
             run = _app_run(mesh, index, plan, files, listeners)
-            codes[plan.app_id] = await supervise(run, mesh.launch, stops[plan.app_id])
+            code = await supervise(run, mesh.launch, stops[plan.app_id])
+        # How an application ends that had to go because another one went says nothing about the run.
+        codes[plan.app_id] = 0 if stops[plan.app_id].from_inside else code
         if codes[plan.app_id] or plan.app_id == mesh.until:
             for other in stops.values():
                 other.set(0)
@@ -123,6 +125,7 @@ def _app_run(
         health=_health_server(listeners, mesh.open_health),
         say=mesh.say,
         has_port=plan.app_port is not None,
+        tell_notes=plan.node_logs == "file",
         app_grace=plan.app_grace,
         node_grace=plan.node_grace,
     )

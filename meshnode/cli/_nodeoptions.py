@@ -6,6 +6,7 @@ May import `meshnode.config.nodeoptions` and the flag tables; lies on the start-
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from meshnode.cli._errors import UsageProblem, suggestion
@@ -135,7 +136,9 @@ def _lifetime(settings: Resolved) -> dict[str, Any]:
 
 
 def _environment(env: Mapping[str, str]) -> dict[str, Any]:
+    folder = env.get("MESHNODE_STATE_DIR")
     return {
+        "state_dir": Path(folder) if folder else None,
         "namespace": env.get("NAMESPACE") or "default",
         "host_ip": env.get("DAPR_HOST_IP") or None,
         "api_token": env.get("DAPR_API_TOKEN") or None,

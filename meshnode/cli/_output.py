@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, final
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from meshnode.cli._color import paint, use_color
 
@@ -47,8 +47,8 @@ class Output:
 
     form: str = "table"
     color_choice: str = "auto"
-    out: IO[str] = sys.stdout
-    err: IO[str] = sys.stderr
+    out: IO[str] = field(factory=lambda: sys.stdout)
+    err: IO[str] = field(factory=lambda: sys.stderr)
 
     @property
     def for_people(self) -> bool:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
 
+from meshnode.cli._errors import CliError, suggestion
+from meshnode.cli._exit import ExitCode
 from meshnode.cli._flags import FlagTable, Parsed
 from meshnode.cli._nodeflags import NODE_TABLE
 from meshnode.cli._nodeoptions import node_options
 from meshnode.cli._runflags import GLOBAL_FLAGS, RUN_FLAGS
 from meshnode.cli._settings import Layer, Resolved
 
-__all__ = ["AppPlan", "node_arguments", "plan_from_flags"]
+__all__ = ["AppPlan", "check_program", "make_plan", "node_arguments", "plan_from_flags"]
 
 _NOT_FOR_NODE = frozenset(flag.name for flag in (*RUN_FLAGS, *GLOBAL_FLAGS))
 
@@ -77,6 +80,19 @@ def make_plan(
         app_grace=float(settings.get("app-grace-seconds", 10)),
         node_grace=options.graceful_shutdown,
     )
+
+
+def check_program(plan: AppPlan) -> None:
+    """Raises `CliError` when the application's program is not there: before anything has been started."""
+    if not plan.command:
+        return
+    program = plan.command[0]
+    folder = plan.cwd or Path.cwd()
+    where = str(folder / program) if os.sep in program else program
+    if shutil.which(where, path=plan.env.get("PATH", os.environ.get("PATH"))) is None:
+        near = suggestion(program, ("python3", "python", "node", "uv", "go", "java", "dotnet"))
+        message = f"{plan.app_id}: there is no program {program}"
+        raise CliError(message, near, ExitCode.USAGE)
 
 
 def _over(settings: Resolved, table: FlagTable, values: Mapping[str, str | list[str]]) -> Resolved:

@@ -18,11 +18,12 @@ from typing import Any, Protocol, final
 import trio
 from attrs import define, field, frozen
 
-from meshnode.cli._errors import CliError, suggestion
+from meshnode.cli._errors import CliError
 from meshnode.cli._lines import lines
 
 __all__ = ["Child", "Command", "Launch", "exit_status", "launch", "shown"]
 
+_SHOWN = 100
 _DRAIN_SECONDS = 1.0
 """How long output is still read after a child has ended: somebody it started may hold the pipe for ever."""
 
@@ -101,13 +102,7 @@ async def _open(command: Command, writer: int | None) -> trio.Process:
 
 
 def _cannot_start(command: Command, error: OSError) -> CliError:
-    name = command.argv[0]
-    if command.cwd is not None and not command.cwd.is_dir():
-        return CliError(f"cannot start {name}: the folder {command.cwd} does not exist")
-    if isinstance(error, FileNotFoundError):
-        near = suggestion(name, ("python3", "python", "node", "uv", "go", "java", "dotnet"))
-        return CliError(f"cannot start {name}: there is no such program", near)
-    return CliError(f"cannot start {name}: {error.strerror}")
+    return CliError(f"cannot start {command.argv[0]}: {error.strerror}")
 
 
 async def _pump(process: trio.Process, write: Callable[[bytes], None]) -> None:
@@ -169,7 +164,8 @@ def exit_status(returncode: int) -> int:
 
 
 def shown(argv: Sequence[str]) -> str:
-    """A command as one would type it."""
+    """A command as one would type it, on one line of readable length."""
     import shlex
 
-    return shlex.join(argv)
+    words = " ".join(shlex.join(argv).split())
+    return words if len(words) <= _SHOWN else words[:_SHOWN] + "…"

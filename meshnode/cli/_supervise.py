@@ -48,6 +48,11 @@ class Stop:
     def wanted(self) -> bool:
         return self._event.is_set()
 
+    @property
+    def from_inside(self) -> bool:
+        """Nobody outside has asked for it."""
+        return self.wanted and not self.number
+
     async def wait(self) -> None:
         await self._event.wait()
 
@@ -65,6 +70,8 @@ class AppRun:
     say: Callable[[str], None]
     """Our own notes to the user."""
     has_port: bool = False
+    tell_notes: bool = True
+    """Say what the node found worth a note; not needed where its log is on the console."""
     app_grace: float = 10.0
     node_grace: float = 5.0
 
@@ -77,7 +84,7 @@ async def supervise(run: AppRun, launch: Launch, stop: Stop) -> int:
             return await _never_started(run, node, stop)
         address = str(started["grpc"][0])
         run.say(f"{run.app_id}: node ready, gRPC on {address}")
-        for note in started.get("notes", ()):
+        for note in started.get("notes", ()) if run.tell_notes else ():
             run.say(f"{run.app_id}: {note}")
         async with run.health(address):
             if run.app is None:
@@ -129,7 +136,8 @@ async def _together(run: AppRun, node: Child, app: Child, stop: Stop) -> int:
         run.say(f"{run.app_id}: the node ended by itself; ending the application")
     number = stop.number or signal.SIGTERM
     app_code = await _end(app, number, run.app_grace)
-    run.say(f"{run.app_id}: application ended, exit code {exit_status(app_code)}")
+    how = "" if first is not app and app_code == -number else f", exit code {exit_status(app_code)}"
+    run.say(f"{run.app_id}: application ended{how}")
     await _end(node, signal.SIGTERM, run.node_grace + _SPARE_SECONDS)
     if stop.number == signal.SIGINT:
         return ExitCode.INTERRUPTED

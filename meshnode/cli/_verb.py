@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 import rich_click as click
+from click import get_current_context
 
 from meshnode.cli._errors import UsageProblem, suggestion
 from meshnode.cli._flags import FlagTable, Kind, Parsed
@@ -46,7 +47,7 @@ def _global_options() -> list[click.Option]:
 
 def given_globals() -> dict[str, str]:
     """The global options of the command line, by name."""
-    found: dict[str, str] = click.get_current_context().find_root().meta.get(_META, {})
+    found: dict[str, str] = get_current_context().find_root().meta.get(_META, {})
     return found
 
 

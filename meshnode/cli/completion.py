@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import rich_click as click
+from click import get_current_context
 from click.shell_completion import get_completion_class
 
 from meshnode.cli._verb import Verb, output
@@ -22,7 +23,7 @@ def command(shell: str) -> None:
     zsh:  eval "$(meshnode completion zsh)"           in ~/.zshrc
     fish: meshnode completion fish > ~/.config/fish/completions/meshnode.fish
     """
-    root = click.get_current_context().find_root().command
+    root = get_current_context().find_root().command
     shell_class = get_completion_class(shell)
     assert shell_class is not None
     output().text(shell_class(root, {}, "meshnode", _VARIABLE).source().rstrip())

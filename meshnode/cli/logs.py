@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import rich_click as click
@@ -81,13 +80,12 @@ async def _file_lines(out: Output, record: RunRecord, follow: bool, tail: int) -
             f"the output of {record.app_id} is in no file",
             "start it with `meshnode run` (and not with --app-logs console)",
         )
-    path = Path(record.app_log)
-    with path.open("rb") as file:
-        for line in _last_lines(file.read(), tail):
+    async with await trio.open_file(record.app_log, "rb") as file:
+        for line in _last_lines(await file.read(), tail):
             _show_line(out, line)
         rest = b""
         while follow and record in live_records():
-            chunk = file.read()
+            chunk = await file.read()
             *whole, rest = (rest + chunk).split(b"\n")
             for line in whole:
                 _show_line(out, line)

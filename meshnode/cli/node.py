@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
-from meshnode.cli._errors import CliError
+from meshnode.cli._errors import CliError, leaves
 from meshnode.cli._exit import ExitCode
 from meshnode.cli._nodeflags import NODE_TABLE
 from meshnode.cli._nodeoptions import node_options
@@ -93,14 +93,6 @@ def _show_problems(group: BaseExceptionGroup[Any]) -> None:
 def _show_failures(group: BaseExceptionGroup[Any]) -> None:
     for error in leaves(group):
         complain(f"meshnode node: {error}")
-
-
-def leaves(group: BaseExceptionGroup[Any]) -> list[Any]:
-    """The single errors of a group, however deep."""
-    found: list[Any] = []
-    for error in group.exceptions:
-        found.extend(leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    return found
 
 
 def _reporter(descriptor: int | None) -> Report:

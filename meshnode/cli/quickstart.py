@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,7 +37,9 @@ def command(name: str) -> int:
     from meshnode.cli import run
 
     with tempfile.TemporaryDirectory(prefix="meshnode-quickstart-") as folder:
-        os.environ.setdefault("QUICKSTART_DATA", folder)
+        os.environ.setdefault("MESHNODE_STATE_DIR", folder)
+        # `python3` in the run file shall be the Python that has meshnode and the SDK.
+        os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
         args = ["-f", str(source.path / "mesh.yaml"), "--until", _LAST[source.name]]
         code = run.command.main(args, prog_name="meshnode run", standalone_mode=False)
     return int(code or 0)

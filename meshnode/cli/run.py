@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from meshnode.cli._errors import UsageProblem
+from meshnode.cli._errors import CliError, UsageProblem, leaves
 from meshnode.cli._exit import ExitCode
 from meshnode.cli._flags import Parsed
 from meshnode.cli._runflags import RUN_TABLE
@@ -22,19 +22,10 @@ def _run(parsed: Parsed) -> int:
     from meshnode.cli._color import paint, use_color
     from meshnode.cli._lines import Console
     from meshnode.cli._mesh import Mesh
-    from meshnode.cli._plan import plan_from_flags
+    from meshnode.cli._plan import check_program, plan_from_flags
     from meshnode.cli._runfile import plans_from_file
 
     settings = settings_of(RUN_TABLE, parsed)
-    if (run_file := settings.get("run-file")) is not None:
-        if parsed.rest:
-            raise UsageProblem("a run file names its commands itself: leave out the command or --run-file")
-        plans = plans_from_file(run_file, settings, parsed)
-    else:
-        plans = [plan_from_flags(settings, parsed)]
-    until = settings.get("until", "")
-    if until and until not in {plan.app_id for plan in plans}:
-        raise UsageProblem(f"--until: {until} is none of the applications of this run")
     color = settings.get("color", "auto")
 
     def say(text: str) -> None:
@@ -42,9 +33,26 @@ def _run(parsed: Parsed) -> int:
             paint(f"-- {text}", "dim", use_color(color, os.environ, sys.stderr)), file=sys.stderr, flush=True
         )
 
+    if (run_file := settings.get("run-file")) is not None:
+        if parsed.rest:
+            raise UsageProblem("a run file names its commands itself: leave out the command or --run-file")
+        plans = plans_from_file(run_file, settings, parsed, say)
+    else:
+        plans = [plan_from_flags(settings, parsed)]
+    until = settings.get("until", "")
+    if until and until not in {plan.app_id for plan in plans}:
+        raise UsageProblem(f"--until: {until} is none of the applications of this run")
     width = max(len(f"NODE - {plan.app_id}") for plan in plans) if len(plans) > 1 else len("NODE")
     console = Console(sys.stdout.buffer, use_color(color, os.environ, sys.stdout), width)
-    return trio.run(_until_signal, Mesh(plans, console, say, node_health, until))
+    for plan in plans:
+        check_program(plan)
+    try:
+        return trio.run(_until_signal, Mesh(plans, console, say, node_health, until))
+    except BaseExceptionGroup as group:
+        errors = leaves(group)
+        if all(isinstance(error, CliError) for error in errors):
+            raise errors[0] from None
+        raise
 
 
 async def _until_signal(mesh: object) -> int:

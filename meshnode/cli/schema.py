@@ -1,8 +1,9 @@
-"""`meshnode schema KIND`: the JSON Schema of a resource kind, for editors."""
+"""`meshnode schema`: the JSON Schema of a resource kind or of a component type, for editors."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import rich_click as click
 
@@ -12,21 +13,48 @@ from meshnode.cli._verb import Verb, output
 
 __all__ = ["command"]
 
+_COLUMNS = (Column("name", "NAME"), Column("what", "WHAT"))
+_ANY = "any"
+
+
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    return [row["name"] for row in _names() if row["name"].startswith(incomplete)]
+
 
 @click.command("schema", cls=Verb)
-@click.argument("kind", required=False)
-def command(kind: str | None) -> None:
-    """Print the JSON Schema (draft-07) of a resource KIND; without one, list the kinds.
+@click.argument("name", required=False, shell_complete=_complete)
+def command(name: str | None) -> None:
+    """Print the JSON Schema (draft-07) NAME; without one, list what there is.
 
-    In a YAML file, `# yaml-language-server: $schema=FILE` as first line makes an editor use it.
+    NAME is a resource kind, a component type (its metadata), or `any` for whatever a resource file may
+    hold. With `# yaml-language-server: $schema=FILE` as first line an editor completes and checks a file.
     """
-    from meshnode.config import schema as schemas
-
     out = output()
-    if kind is None:
-        out.rows([{"kind": name} for name in schemas.KINDS], (Column("kind", "KIND"),))
+    if name is None:
+        out.rows(_names(), _COLUMNS)
         return
-    names = {name.casefold(): name for name in schemas.KINDS}
-    if kind.casefold() not in names:
-        raise UsageProblem(f"there is no kind {kind}", suggestion(kind, schemas.KINDS))
-    out.text(json.dumps(schemas.schema(names[kind.casefold()]), indent=2))
+    known = {row["name"].casefold(): row for row in _names()}
+    if name.casefold() not in known:
+        hint = suggestion(name, [row["name"] for row in known.values()])
+        raise UsageProblem(f"there is no schema {name}", hint or "`meshnode schema` lists what there is")
+    out.text(json.dumps(_schema(known[name.casefold()]), indent=2))
+
+
+def _names() -> list[dict[str, str]]:
+    from meshnode.config.loader import KINDS
+    from meshnode.registry import Registry
+
+    rows = [{"name": _ANY, "what": "any resource"}]
+    rows += [{"name": kind, "what": "resource kind"} for kind in KINDS]
+    return rows + [{"name": type_, "what": "component type"} for type_ in Registry.discover().types()]
+
+
+def _schema(row: dict[str, str]) -> dict[str, Any]:
+    from meshnode.config.schema import resource_schema, resources_schema
+    from meshnode.registry import Registry, driver_schema
+
+    if row["name"] == _ANY:
+        return resources_schema()
+    if row["what"] == "resource kind":
+        return resource_schema(row["name"])
+    return driver_schema(Registry.discover().driver(row["name"]))

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -21,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "run"
 
 
-def record(app_id: str = "orders", **changes: object) -> RunRecord:
+def record(app_id: str = "orders", **changes: Any) -> RunRecord:
     made = RunRecord.of(
         NodeOptions(app_id=app_id, app_port=3000, resources_paths=(Path("res"),)),
         NodeStarted(("127.0.0.1:50001",), "127.0.0.1:50002"),
