@@ -35,7 +35,7 @@ from meshnode.transport.hpack import Pair, encode
 from meshnode.transport.io import Link, StreamLink, link_for
 from meshnode.transport.limits import DEFAULT_LIMITS, KeepAlive, Limits
 from meshnode.transport.listeners import connect, parse_address
-from meshnode.transport.raw_client import RawClientCall, RawResponse, unary
+from meshnode.transport.raw_client import MAX_REFUSALS, RawClientCall, RawResponse, unary
 from meshnode.transport.rules import MetadataLike
 
 __all__ = ["Channel", "ChannelState", "Dialer", "open_channel"]
@@ -130,7 +130,15 @@ class Channel:
         stream = None if connection is None or connection.waiting else connection.h2.open()
         if connection is None or stream is None:
             connection, stream = await self.acquire()
-        return await unary(connection, stream, headers, frame)
+        refusals = 0
+        while True:
+            try:
+                return await unary(connection, stream, headers, frame)
+            except ConnectionLost as lost:
+                refusals += 1
+                if lost.sent or refusals > MAX_REFUSALS:
+                    raise
+            connection, stream = await self.acquire(refused_by=connection)
 
     def _base(self, name: str) -> bytes:
         pairs = [
@@ -172,10 +180,10 @@ class Channel:
 
     # --- streams
 
-    async def acquire(self) -> tuple[ClientConnection, H2Stream]:
+    async def acquire(self, refused_by: ClientConnection | None = None) -> tuple[ClientConnection, H2Stream]:
         """A new stream on a connection that is ready, waiting for both if need be."""
         connection = self._current
-        if connection is not None and not connection.waiting:
+        if connection is not None and connection is not refused_by and not connection.waiting:
             stream = connection.h2.open()
             if stream is not None:
                 return connection, stream
@@ -183,15 +191,15 @@ class Channel:
             raise GRPCError(Status.RESOURCE_EXHAUSTED, "too many calls wait for the channel")
         self._waiting += 1
         try:
-            return await self._acquire()
+            return await self._acquire(refused_by)
         finally:
             self._waiting -= 1
 
-    async def _acquire(self) -> tuple[ClientConnection, H2Stream]:
+    async def _acquire(self, refused_by: ClientConnection | None) -> tuple[ClientConnection, H2Stream]:
         while True:
             connection = self._current
             if connection is not None:
-                stream = await connection.slot()
+                stream = await connection.slot(refused=connection is refused_by)
                 if stream is not None:
                     return connection, stream
                 if connection is self._current:

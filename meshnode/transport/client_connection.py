@@ -101,21 +101,31 @@ class ClientConnection:
         if self._link.unsent > self._unsent_limit:
             await self._link.room()
 
-    async def slot(self) -> H2Stream | None:
-        """A new stream, after those who waited before; None if this connection will have none any more."""
+    async def slot(self, *, refused: bool) -> H2Stream | None:
+        """A new stream, after those who waited before; None if this connection will have none any more.
+
+        `refused`: the server refused the last one although it should have had room. Some count a stream for
+        a while after its end, so the next end of one is the time to try again.
+        """
         queued = False
+        if refused and self.h2.streams:
+            await self._queue()
+            queued = True
         while self.h2.refused_above is None and not self.h2.closed:
             if queued or not self.waiting:
                 stream = self.h2.open()
                 if stream is not None:
                     return stream
-            self.waiting += 1
-            try:
-                await self.slots.park()
-            finally:
-                self.waiting -= 1
+            await self._queue()
             queued = True
         return None
+
+    async def _queue(self) -> None:
+        self.waiting += 1
+        try:
+            await self.slots.park()
+        finally:
+            self.waiting -= 1
 
     # --- the connection
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from grpclib.const import Status
 
 from meshnode.transport.client_connection import ClientConnection
 from meshnode.transport.derived import encoded, wire
-from meshnode.transport.exceptions import GRPCError, ProtocolError
+from meshnode.transport.exceptions import ConnectionLost, GRPCError, ProtocolError
 from meshnode.transport.frames import ErrorCode, wire_headers
 from meshnode.transport.h2stream import H2Stream
 from meshnode.transport.hpack import HeaderBlock, Pair
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from meshnode.transport.channel import Channel
 
 __all__ = ["RawClientCall", "RawResponse", "unary"]
+
+
+MAX_REFUSALS: Final = 5
+"""How often a unary call is repeated that the server refused before any handler saw it."""
 
 
 class RawResponse(NamedTuple):
@@ -89,7 +93,7 @@ class RawClientCall:
     A *frame* is one message with its five-byte prefix.
     """
 
-    __slots__ = ("_channel", "_connection", "_ended", "_request", "_stream")
+    __slots__ = ("_channel", "_connection", "_ended", "_refusals", "_request", "_stream", "_unary")
 
     _connection: ClientConnection
     _stream: H2Stream
@@ -98,6 +102,8 @@ class RawClientCall:
         self._channel = channel
         self._request = request  # pairs, or an encoded block
         self._ended = False
+        self._unary: bytes | None = None  # the only message, as long as it may have to be sent again
+        self._refusals = 0
 
     async def __aenter__(self) -> RawClientCall:
         self._connection, self._stream = await self._channel.acquire()
@@ -116,18 +122,32 @@ class RawClientCall:
 
     async def begin_unary(self, frame: bytes) -> None:
         """Instead of entering the context: open the call, send its only message and end the request."""
-        self._connection, self._stream = await self._channel.acquire()
         self._ended = True
+        self._unary = frame
+        self._connection, self._stream = await self._channel.acquire()
+        await self._send_unary(frame)
+
+    async def _send_unary(self, frame: bytes) -> None:
+        connection, stream = self._connection, self._stream
         block = self._request if isinstance(self._request, bytes) else encoded(self._request)
-        head = wire_headers(block, end=False)
         try:
-            if self._connection.congested or not self._connection.outbound.unary(
-                self._stream, head, frame, None
-            ):
-                await _send_whole(self._connection, self._stream, block, frame)
+            head = wire_headers(block, end=False)
+            if connection.congested or not connection.outbound.unary(stream, head, frame, None):
+                await _send_whole(connection, stream, block, frame)
         except BaseException:
             self.cancel()
             raise
+
+    async def _repeat(self, error: GRPCError) -> None:
+        """Send a unary call again that no handler has seen; raise the error if that cannot be."""
+        frame = self._unary
+        self._refusals += 1
+        if not isinstance(error, ConnectionLost) or error.sent or frame is None:
+            raise error
+        if self._refusals > MAX_REFUSALS:
+            raise error
+        self._connection, self._stream = await self._channel.acquire(refused_by=self._connection)
+        await self._send_unary(frame)
 
     # --- the request
 
@@ -165,12 +185,13 @@ class RawClientCall:
 
     async def headers(self) -> HeaderBlock:
         """The response headers; of a trailers-only response these are its trailers, too."""
-        stream = self._stream
-        while stream.headers is None:
-            if stream.error is not None:
-                raise stream.error
-            await until_readable(stream)
-        return stream.headers
+        while (headers := self._stream.headers) is None:
+            if self._stream.error is not None:
+                await self._repeat(self._stream.error)
+            else:
+                await until_readable(self._stream)
+        self._unary = None
+        return headers
 
     async def receive_frame(self) -> bytes | None:
         """The next message; None after the last, when `trailers` are there."""
