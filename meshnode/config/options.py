@@ -22,7 +22,7 @@ from typing import Any, TypeVar, final
 import attrs
 from attrs import NOTHING, frozen
 
-from meshnode.config._problems import did_you_mean, options_text
+from meshnode.config._problems import did_you_mean, nearest, options_text
 from meshnode.config.component import Component, MetadataItem
 from meshnode.config.durations import SECONDS, format_duration, parse_duration
 from meshnode.config.source import Source
@@ -156,6 +156,8 @@ class _Loading:
         self._values: dict[str, Any] = {}
         self._given: dict[str, str] = {}
         self._problems: list[Problem] = []
+        # What unknown names were probably meant to be: that is not missing besides.
+        self._meant: set[str | None] = set()
 
     def add(self, name: str, text: str, line: int) -> None:
         option = self._by_name.get(name.lower())
@@ -176,11 +178,14 @@ class _Loading:
             self._values[option.attribute] = value
 
     def _unknown(self, name: str, line: int) -> None:
-        remedy = did_you_mean(name, [option.name for option in self._options])
+        known = [option.name for option in self._options]
+        remedy = did_you_mean(name, known)
         problem = self._problem(name, "unknown metadata name", remedy, line)
         if self._lenient:
             self._problems.remove(problem)
             _log.warning("%s", problem)
+        else:
+            self._meant.add(nearest(name, known))
 
     def _problem(self, name: str, message: str, remedy: str = "", line: int = 0) -> Problem:
         source = self._source
@@ -191,11 +196,8 @@ class _Loading:
 
     def result(self, cls: type[T]) -> T:
         for option in self._options:
-            if (
-                option.required
-                and option.attribute not in self._values
-                and option.attribute not in self._given
-            ):
+            given = option.attribute in self._given or option.name in self._meant
+            if option.required and not given:
                 self._problem(option.name, "is missing", option.doc)
         if self._problems:
             raise ConfigError(self._problems)
@@ -243,7 +245,7 @@ def _allowed(option: _Option, text: str) -> str:
     for word in option.allowed:
         if word.lower() == text.lower():
             return word
-    raise ValueError(f'found "{text}"')
+    raise ValueError("is not an allowed value" if option.secret else f'found "{text}"')
 
 
 _TYPE_TEXTS: Mapping[Any, str] = {
