@@ -136,9 +136,9 @@ class Mesh:
             "internal_grpc_port": _INTERNAL,
         }
         made = evolve(NodeOptions(app_id=app_id, **fields), **(options or {}))
-        loaded = (
-            resources if isinstance(resources, Resources) else load_text(resources or _STORE, f"{name}.yaml")
-        )
+        loaded = resources if isinstance(resources, Resources) else load_text(resources or "", f"{name}.yaml")
+        if not loaded.components:
+            loaded = evolve(loaded, components=load_text(_STORE).components)
         node: MeshNode = await self._start(self._run, name, made, loaded, servables)
         return node
 
