@@ -132,6 +132,10 @@ class ServiceStub:
         )
         async with _sending(call, requests) as stream:
             response: ResponseT | None = await stream.recv_message()
+            # The server's end, not its message, is the end of the call: it may go on reading.
+            if response is not None and await stream.recv_message() is not None:
+                raise GRPCError(Status.INTERNAL, f"{route} answered with several messages")
+            await _finish(stream)
         return _present(response, route)
 
     @asynccontextmanager
@@ -170,6 +174,7 @@ class _Responses(AsyncIterator[ResponseT]):
             raise
         if response is None:
             self._ended = True
+            await _finish(self._stream)
             raise StopAsyncIteration
         return response
 
@@ -207,10 +212,19 @@ def _present(response: ResponseT | None, route: str) -> ResponseT:
     return response
 
 
+async def _finish(stream: Any) -> None:
+    """Raise the status of a call that the server has ended, unless it is OK.
+
+    The server may end a call before the client has; the stream tells its status only when both have.
+    """
+    await _sent(stream.end)
+    await stream.recv_trailing_metadata()
+
+
 @asynccontextmanager
 async def _sending(call: AbstractAsyncContextManager[Any], requests: Any) -> AsyncIterator[Any]:
     """The call's stream, with a task that sends `requests` for as long as the context lasts."""
-    errors: list[BaseException] = []
+    alone: BaseException | None = None
     async with call as stream:
         await stream.send_request()
         try:
@@ -219,12 +233,12 @@ async def _sending(call: AbstractAsyncContextManager[Any], requests: Any) -> Asy
                 yield stream
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            errors = list(_leaves(group))
-            if len(errors) != 1:
+            if len(group.exceptions) != 1:
                 raise
-        if errors:
+            alone = group.exceptions[0]
+        if alone is not None:
             # Callers catch GRPCError: the nursery is ours, so its group must not be seen.
-            raise errors[0]
+            raise alone
 
 
 async def _send_requests(stream: Any, requests: Any) -> None:
@@ -245,11 +259,3 @@ async def _sent(send: Callable[..., Any], *args: Any) -> bool:
     except _CALL_ENDED:
         return False
     return True
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterable[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

@@ -28,7 +28,6 @@ from google.protobuf.descriptor_pb2 import (  # type: ignore[attr-defined]
     FileDescriptorSet,
     ServiceDescriptorProto,
 )
-from grpclib.const import Cardinality
 
 import meshnode.wire
 from meshnode.wire import descriptors
@@ -208,7 +207,7 @@ def test_generated_base_serves_every_method(package: str, service: ServiceDescri
     assert set(mapping) == {f"/{package}.{service.name}/{method.name}" for method in service.method}
     for method in service.method:
         handler = mapping[f"/{package}.{service.name}/{method.name}"]
-        assert handler.cardinality is Cardinality((method.client_streaming, method.server_streaming))
+        assert handler.cardinality.value == (method.client_streaming, method.server_streaming)
         assert handler.request_type is class_of(method.input_type)
         assert handler.reply_type is class_of(method.output_type)
         assert descriptors.file_of(f"{package}.{service.name}.{method.name}") is not None
