@@ -249,7 +249,7 @@ class Channel:
                 SSLError,
                 GRPCError,
             ) as failure:
-                error = getattr(failure, "message", None) or str(failure) or type(failure).__name__
+                error = _reason(failure)
             else:
                 self._failures = 0
                 if connection.h2.refused_above is None and not connection.h2.closed:
@@ -292,6 +292,13 @@ class Channel:
             await trio.aclose_forcefully(stream)
             raise
         return stream
+
+
+def _reason(failure: Exception) -> str:
+    """What to tell callers: trio keeps the interesting part of a broken TLS handshake in the cause."""
+    if isinstance(failure, GRPCError):
+        return failure.message or failure.status.name
+    return str(failure) or str(failure.__cause__ or "") or type(failure).__name__
 
 
 def _authority_of(target: str | Dialer) -> str:

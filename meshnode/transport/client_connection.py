@@ -134,13 +134,16 @@ class ClientConnection:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._link.write_loop)
-                await self._greet()
-                task_status.started()
-                if self._keepalive is not None:
-                    nursery.start_soon(self._watch, self._keepalive)
-                with self._reading:
-                    await self._read()
+                refusal = await self._greet()
+                if refusal is None:
+                    task_status.started()
+                    if self._keepalive is not None:
+                        nursery.start_soon(self._watch, self._keepalive)
+                    with self._reading:
+                        await self._read()
                 nursery.cancel_scope.cancel()
+            if refusal is not None:
+                raise ConnectionLost(refusal, sent=False)
         finally:
             self._on_retired(self)
             self.h2.go_away()
@@ -151,15 +154,15 @@ class ClientConnection:
             with trio.CancelScope(shield=True):
                 await self._link.aclose()
 
-    async def _greet(self) -> None:
+    async def _greet(self) -> str | None:
+        """Wait for the server's SETTINGS; the answer is what is wrong with it."""
         h2 = self.h2
         while not h2.greeted and not h2.closed:
             data = await self._link.receive()
             if not data:
-                raise ConnectionLost("the server closed the connection before its SETTINGS", sent=False)
+                return "the server closed the connection before its SETTINGS"
             h2.receive(data, trio.current_time())
-        if h2.fault is not None:
-            raise ConnectionLost(f"the server does not speak HTTP/2: {h2.fault.message}", sent=False)
+        return None if h2.fault is None else f"the server does not speak HTTP/2: {h2.fault.message}"
 
     async def _read(self) -> None:
         h2, receive, now = self.h2, self._link.receive, trio.current_time

@@ -123,6 +123,7 @@ class Stream(AsyncIterator[Received], Generic[Sent, Received]):
         if self._call is None:
             await self.send_request()
         await self._within(self._open_call().send_frame, frame, end)
+        self._check_early_end()
 
     async def end(self) -> None:
         """End the request."""
@@ -133,6 +134,14 @@ class Stream(AsyncIterator[Received], Generic[Sent, Received]):
             return
         self._ended = True
         await self._within(call.end)
+
+    def _check_early_end(self) -> None:
+        """A server that refuses the rest of a request says why."""
+        call = self._open_call()
+        if call.has_ended and not self._finished:
+            error = rules.result_of(call.trailers)
+            if error is not None:
+                raise error
 
     # --- the response
 

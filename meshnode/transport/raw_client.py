@@ -152,17 +152,23 @@ class RawClientCall:
     # --- the request
 
     async def send_frame(self, frame: bytes, end: bool = False) -> None:
-        """Send one message; waits while the server's windows are exhausted. `end` ends the request."""
+        """Send one message; waits while the server's windows are exhausted. `end` ends the request.
+
+        A server may end a call before it has read the whole request: the rest is dropped then.
+        """
         if self._ended:
             raise ProtocolError("the request is already ended")
         self._ended = end
         stream, outbound = self._stream, self._connection.outbound
-        self._check(stream)
         offset = 0
-        while (offset := outbound.data(stream, frame, offset, end=end)) < len(frame):
+        while not stream.remote_ended:
+            offset = outbound.data(stream, frame, offset, end=end)
+            if offset == len(frame):
+                await self._connection.room()
+                return
             await until_writable(stream)
-            self._check(stream)
-        await self._connection.room()
+        if stream.error is not None:
+            raise stream.error
 
     async def end(self) -> None:
         """End the request."""
@@ -172,14 +178,6 @@ class RawClientCall:
         if not self._stream.remote_ended:
             self._connection.outbound.data(self._stream, b"", 0, end=True)
         await self._connection.room()
-
-    @staticmethod
-    def _check(stream: H2Stream) -> None:
-        """A server may end a call before it has read the whole request: the rest is then nobody's concern."""
-        if stream.error is not None:
-            raise stream.error
-        if stream.remote_ended:
-            raise ProtocolError("the server has already ended the call")
 
     # --- the response
 
