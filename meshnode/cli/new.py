@@ -37,7 +37,7 @@ def command(name: str | None, folder: Path | None) -> None:
     target = folder or Path(source.name)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CliError(f"{target} exists already", "name another folder after the quickstart's name")
-    ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "__init__.py")
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(source.path, target, ignore=ignore, dirs_exist_ok=True)
     if out.for_people:
         out.message(f"{source.name} is in {target}; next: cd {target} && meshnode run -f mesh.yaml")
