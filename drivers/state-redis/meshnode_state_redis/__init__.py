@@ -20,10 +20,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import trio
-from redis.exceptions import RedisError
 
 from meshnode.interfaces import Driver, DriverContext
-from meshnode_state_redis._command import on_asyncio
+from meshnode_state_redis._command import TROUBLE, on_asyncio
 from meshnode_state_redis._options import Options
 from meshnode_state_redis._store import RedisStore, unavailable
 from meshnode_state_redis._topology import make_topology
@@ -64,7 +63,7 @@ async def _open(options: Options, context: DriverContext) -> AsyncIterator[Redis
         try:
             try:
                 await on_asyncio(topology.connect)
-            except (RedisError, OSError) as error:
+            except TROUBLE as error:
                 raise unavailable(options, error) from error
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(on_asyncio, topology.serve)

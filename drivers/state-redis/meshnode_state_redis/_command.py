@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias, final
 import trio
 import trio_asyncio
 from outcome import Value
+from redis.exceptions import RedisClusterException, RedisError
 
 from meshnode_state_redis._scripts import Arguments
 
 if TYPE_CHECKING:
     from meshnode_state_redis._lane import Lane
 
-__all__ = ["PING", "WAIT", "Call", "Command", "Lost", "Waiter", "on_asyncio", "run"]
+__all__ = ["PING", "TROUBLE", "WAIT", "Call", "Command", "Lost", "Waiter", "on_asyncio", "run"]
+
+TROUBLE = (RedisError, RedisClusterException, OSError, TimeoutError)
+"""What redis-py raises when it cannot reach a server (and, as `ResponseError`, when one has refused)."""
 
 PING: Arguments = ("PING",)
 

@@ -32,13 +32,13 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from meshnode_state_redis._command import WAIT, Command, Lost
+from meshnode_state_redis._command import TROUBLE, WAIT, Command, Lost
 from meshnode_state_redis._scripts import fallback
 
 __all__ = ["Connector", "Lane", "Pace"]
 
 _MAX_BATCH = 256
-_REDIRECTIONS = (MovedError, AskError, TryAgainError, ClusterDownError)
+_REDIRECTIONS = (MovedError, AskError, TryAgainError)
 # redis-py raises these like a broken connection, but they are answers: the connection is fine.
 _ANSWERS = (ResponseError, AuthenticationError, AuthorizationError, BusyLoadingError)
 
@@ -107,6 +107,14 @@ class Lane:
         if not self._wake.is_set():
             self._wake.set()
 
+    def tidy(self) -> int:
+        """Drops what is waiting for callers that are gone; how many are left.
+
+        For when there seem to be too many.
+        """
+        self._waiting = deque([command for command in self._waiting if not command.abandoned])
+        return len(self)
+
     async def run(self) -> None:
         """Serves until it is cancelled."""
         try:
@@ -127,7 +135,7 @@ class Lane:
         while True:
             try:
                 connection = await self._connector.open()
-            except (RedisError, OSError, TimeoutError) as error:
+            except TROUBLE as error:
                 if attempt >= self._pace.retries:
                     waiting, self._waiting = self._waiting, deque()
                     self._fail(waiting, str(error) or type(error).__name__, sent=False)
@@ -140,7 +148,7 @@ class Lane:
             try:
                 if self._blocking:
                     self._replicas = await _count_replicas(connection)
-            except (RedisError, OSError, TimeoutError):
+            except TROUBLE:
                 self._replicas = 0
             return connection
 
@@ -160,7 +168,7 @@ class Lane:
                     continue
                 await self._wake.wait()
                 self._wake.clear()
-        except (RedisError, OSError, TimeoutError) as error:
+        except TROUBLE as error:
             trouble = str(error)
         finally:
             if self._watch is not None:
@@ -213,6 +221,8 @@ class Lane:
         elif self._redirect is not None and isinstance(error, _REDIRECTIONS):
             self._redirect(command)
         else:
+            if self._unreachable is not None and isinstance(error, ClusterDownError):
+                self._unreachable()
             command.answer(error)
 
     def _start_watch(self, reader: asyncio.Task[None]) -> None:

@@ -13,7 +13,6 @@ from redis.exceptions import (
     MovedError,
     OutOfMemoryError,
     ReadOnlyError,
-    RedisError,
     TryAgainError,
 )
 
@@ -38,7 +37,7 @@ from meshnode.interfaces import (
     StateOperation,
 )
 from meshnode_state_redis import _scripts
-from meshnode_state_redis._command import PING, WAIT, Call, Lost, run
+from meshnode_state_redis._command import PING, TROUBLE, WAIT, Call, Lost, run
 from meshnode_state_redis._lane import Lane
 from meshnode_state_redis._options import Options
 from meshnode_state_redis._topology import Topology
@@ -193,11 +192,11 @@ class RedisStore:
     def _lane(self, key: str, *, blocking: bool = False) -> Lane:
         try:
             return self._admitted(self._topology.lane(key, blocking=blocking))
-        except RedisError as error:
+        except TROUBLE as error:
             raise unavailable(self._options, error) from error
 
     def _admitted(self, lane: Lane) -> Lane:
-        if len(lane) >= _MAX_WAITING:
+        if len(lane) >= _MAX_WAITING and lane.tidy() >= _MAX_WAITING:
             raise StateError("too many operations wait for the store", status=Status.RESOURCE_EXHAUSTED)
         return lane
 

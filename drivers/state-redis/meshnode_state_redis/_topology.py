@@ -8,19 +8,19 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
-from typing import Any, Protocol, cast, final
+from typing import Any, Protocol, final
 
-from redis.asyncio import Connection, ConnectionPool, RedisCluster, SSLConnection
+from redis.asyncio import ConnectionPool, RedisCluster, SSLConnection
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from meshnode_state_redis._command import Command, Lost
+from meshnode_state_redis._command import TROUBLE, Command, Lost
 from meshnode_state_redis._lane import Lane, Pace
 from meshnode_state_redis._options import Options, seconds
 from meshnode_state_redis._scripts import fallback
@@ -35,7 +35,7 @@ class Topology(Protocol):
     """
 
     async def connect(self) -> None:
-        """Raises `RedisError` or `OSError` when nothing answers."""
+        """Raises one of `TROUBLE` when nothing answers."""
         ...
 
     async def serve(self) -> None:
@@ -110,7 +110,9 @@ class _NodeConnector:
         self.address = f"{node.host}:{node.port}"
 
     async def open(self) -> AbstractConnection:
-        connection = self._node.acquire_connection()
+        # Not from the node's own pool: redis-py closes what is in there whenever it looks at the cluster
+        # anew.
+        connection = self._node.connection_class(**self._node.connection_kwargs)
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException:
@@ -121,7 +123,6 @@ class _NodeConnector:
 
     async def close(self, connection: AbstractConnection) -> None:
         await connection.disconnect(nowait=True)
-        self._node.release(cast(Connection, connection))
 
 
 @final
@@ -197,6 +198,8 @@ class Cluster:
         self._client: RedisCluster = RedisCluster(
             startup_nodes=[ClusterNode(host, port) for host, port in options.hosts],
             retry=Retry(NoBackoff(), 0),
+            # A move is learned from its redirection; nothing is thrown away for it.
+            reinitialize_steps=0,
             ssl=options.enable_tls,
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
             **common,
@@ -221,7 +224,7 @@ class Cluster:
         await self._client.aclose()
 
     def lane(self, key: str, *, blocking: bool = False) -> Lane:
-        """Raises `RedisError` when no node is known for the key."""
+        """Raises one of `TROUBLE` when no node is known for the key."""
         node = self._client.nodes_manager.get_node_from_slot(self.slot(key))
         return self._lane_of(node, blocking)
 
@@ -253,8 +256,10 @@ class Cluster:
         """redis-py follows the redirection, and learns where the slot has gone."""
         try:
             reply = await self._client.execute_command(*fallback(command.arguments))
-        except (RedisError, OSError, TimeoutError) as error:
-            reply = error if not isinstance(error, OSError) else Lost(str(error), sent=True)
+        except ResponseError as error:
+            reply = error
+        except TROUBLE as error:
+            reply = Lost(str(error), sent=True)
         except BaseException:
             command.answer(Lost("the store is closed", sent=True))
             raise
@@ -269,7 +274,7 @@ class Cluster:
         """A node is gone: asks the others who has its slots now."""
         try:
             await self._client.nodes_manager.initialize()
-        except (RedisError, RedisClusterException, OSError, TimeoutError):
+        except TROUBLE:
             return
         finally:
             self._refreshing = False
