@@ -42,8 +42,8 @@ generate: $(VENV)/.test
 
 # Resolve the newest versions that pyproject.toml allows.
 lock: $(VENV)/.uv
-	$(BIN)/uv pip compile -q --universal --no-header --no-annotate --no-emit-package meshnode $(foreach d,$(DRIVERS),--no-emit-package meshnode-driver-$(notdir $(d))) \
-	  --group dev --all-extras pyproject.toml $(addsuffix /pyproject.toml,$(DRIVERS)) -o $(LOCK)
+	printf -- '-e %s\n' . $(DRIVERS) | $(BIN)/uv pip compile -q --universal --upgrade --no-header --no-annotate \
+	  --group dev $(addprefix --no-emit-package ,meshnode $(addprefix meshnode-driver-,$(notdir $(DRIVERS)))) - -o $(LOCK)
 
 install: $(VENV)/.test
 
