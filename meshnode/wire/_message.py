@@ -90,9 +90,8 @@ def _unpickle(cls: type[Message], data: bytes) -> Message:
 
 def _load(cls: type[Message]) -> None:
     """Import the codec module of a class, which attaches itself to the classes of its file."""
-    before = cls.__bytes__
     import_module(f"meshnode.wire.{cls._codec}")
-    if cls.__bytes__ is before:
+    if cls.__bytes__ is Message.__bytes__:
         raise TypeError(f"{cls.__name__} has no codec in meshnode.wire.{cls._codec}")
 
 

@@ -134,7 +134,7 @@ async def test_server_stream_that_fails_raises_where_it_is_read() -> None:
         request = runtime.SubscribeConfigurationRequest(store_name="fails", keys=["a"])
         seen = []
         async with stub.subscribe_configuration(request) as responses:
-            with pytest.raises(GRPCError, match="enough"):  # noqa: PT012
+            with pytest.raises(GRPCError, match="enough"):
                 async for response in responses:
                     seen.append(response.id)
         assert seen == ["a"]
@@ -197,7 +197,7 @@ async def test_both_stream_at_their_own_pace() -> None:
 @pytest.mark.parametrize("first", [[b"fail"], [b"ab", b"fail"]], ids=["at once", "after a response"])
 async def test_both_stream_and_the_server_fails_while_requests_go_on(first: list[bytes]) -> None:
     async with connected(Service()) as stub:
-        with pytest.raises(GRPCError, match="as asked") as caught:  # noqa: PT012
+        with pytest.raises(GRPCError, match="as asked") as caught:
             async with stub.encrypt_alpha_1(forever(*first)) as responses:
                 async for _ in responses:
                     pass
@@ -231,7 +231,7 @@ async def test_an_error_in_the_requests_reaches_the_caller_as_it_is() -> None:
         raise RuntimeError("no more")
 
     async with connected(Service()) as stub:
-        with pytest.raises(RuntimeError, match="no more"):  # noqa: PT012
+        with pytest.raises(RuntimeError, match="no more"):
             async with stub.encrypt_alpha_1(source()) as responses:
                 async for _ in responses:
                     pass
@@ -239,7 +239,7 @@ async def test_an_error_in_the_requests_reaches_the_caller_as_it_is() -> None:
 
 async def test_an_error_in_the_body_reaches_the_caller_as_it_is() -> None:
     async with connected(Service()) as stub:
-        with pytest.raises(KeyError):  # noqa: PT012
+        with pytest.raises(KeyError):
             async with stub.encrypt_alpha_1(forever(b"ab")) as responses:
                 await anext(responses)
                 raise KeyError
