@@ -16,7 +16,7 @@ from typing import Any, final
 from attrs import field, frozen
 
 from meshnode.config._problems import did_you_mean, nearest
-from meshnode.config.options import OptionRow, item_schemas, load_options, option_rows
+from meshnode.config.options import ItemSchema, OptionRow, item_schemas, load_options, option_rows
 from meshnode.config.source import Source
 from meshnode.errors import ConfigError, Problem
 from meshnode.interfaces import Driver
@@ -163,11 +163,17 @@ def describe(driver: Driver[Any]) -> tuple[OptionRow, ...]:
     return option_rows(driver.metadata)
 
 
-def driver_schema(driver: Driver[Any]) -> dict[str, Any]:
-    """JSON Schema (draft-07) of a Component resource of this driver's type."""
+def driver_schema(driver: Driver[Any], *, reserved: Iterable[str] = ()) -> dict[str, Any]:
+    """JSON Schema (draft-07) of a Component resource of this driver's type.
+
+    `reserved` names the metadata that the node itself looks at, which may stand there besides.
+    """
     from meshnode.config.schema import component_schema  # Needs every kind's module; a node does not.
 
-    return component_schema(driver.type, driver.versions, driver.summary, item_schemas(driver.metadata))
+    items = item_schemas(driver.metadata)
+    if names := tuple(reserved):
+        items.append(ItemSchema(names, {"description": "For the node, not for the driver."}, required=False))
+    return component_schema(driver.type, driver.versions, driver.summary, items)
 
 
 def _kind(type: str) -> str:  # noqa: A002 - the resource's own word

@@ -56,7 +56,10 @@ def component_schema(
     spec["version"] = {"enum": list(versions), "default": versions[0]}
     entry = spec["metadata"]["items"]
     known = list(items)
-    spec["metadata"]["items"] = {"anyOf": [_entry_schema(entry, item) for item in known]}
+    if known:
+        spec["metadata"]["items"] = {"anyOf": [_entry_schema(entry, item) for item in known]}
+    else:
+        spec["metadata"]["maxItems"] = 0
     required = [{"contains": _named(item.names)} for item in known if item.required]
     if required:
         spec["metadata"]["allOf"] = required
