@@ -17,6 +17,9 @@ unwanted = {"asyncio", "grpclib.client", "grpclib.server", "google.protobuf", "d
 unwanted &= set(sys.modules)
 assert not unwanted, unwanted
 
+# pydantic stands ready, but has not been loaded.
+assert "pydantic_core._pydantic_core" not in sys.modules
+
 # `parse` is looked up before `bytes` has loaded the codec.
 message = runtime.TryLockRequest(store_name="s")
 assert runtime.TryLockRequest.parse(bytes(message)).store_name == "s"
