@@ -289,6 +289,23 @@ async def test_callers_are_released_when_the_store_closes(tmp_path):
         assert all("closed" in str(error) for error in outcomes)
 
 
+async def test_everything_around_it_can_be_cancelled(tmp_path):
+    """The node's scope ends with the driver open, calls under way and the server silent: nothing hangs."""
+    with redis_server(tmp_path) as server:
+        try:
+            with trio.fail_after(20), trio.CancelScope() as scope:
+                async with open_driver(Options(host=server.address)) as store, trio.open_nursery() as nursery:
+                    await store.ping()
+                    os.kill(server.pid, signal.SIGSTOP)
+                    for number in range(20):
+                        nursery.start_soon(store.set, SetRequest(f"k{number}", b"v"))
+                    await trio.testing.wait_all_tasks_blocked(0.05)
+                    scope.cancel()
+            assert scope.cancelled_caught
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+
+
 async def test_overload_is_refused(tmp_path):
     with redis_server(tmp_path) as server:
         async with open_driver(Options(host=server.address, read_timeout="-1")) as store:

@@ -84,10 +84,10 @@ class Options:
         "redisMinRetryInterval", "Shortest pause before such a retry; -1: none.", default="8ms"
     )
     max_retry_interval: str = option(
-        "redisMaxRetryInterval",
-        "Longest pause before such a retry.",
-        default="512ms",
-        aliases=("maxRetryBackoff",),
+        "redisMaxRetryInterval", "Longest pause before such a retry; 512ms when empty.", default=""
+    )
+    max_retry_backoff: str = option(
+        "maxRetryBackoff", "Older name of redisMaxRetryInterval; a bare number is in nanoseconds.", default=""
     )
     dial_timeout: str = option("dialTimeout", "How long connecting may take.", default="5s")
     read_timeout: str = option("readTimeout", "How long an answer may take; -1: for ever.", default="3s")
@@ -133,7 +133,8 @@ class Options:
     def _bad_durations(self) -> list[Problem]:
         fields = {
             "redisMinRetryInterval": self.min_retry_interval,
-            "redisMaxRetryInterval": self.max_retry_interval,
+            "redisMaxRetryInterval": self.max_retry_interval or "0",
+            "maxRetryBackoff": self.max_retry_backoff or "0",
             "dialTimeout": self.dial_timeout,
             "readTimeout": self.read_timeout,
             "writeTimeout": self.write_timeout or "0",
@@ -161,6 +162,15 @@ class Options:
         if self.use_entra_id:
             problems.append(Problem("logging in by Entra ID is not built", field="useEntraID"))
         return problems
+
+    @property
+    def longest_pause(self) -> float:
+        """Seconds between two attempts at most."""
+        if self.max_retry_interval:
+            return seconds(self.max_retry_interval)
+        if self.max_retry_backoff.lstrip("-").isdigit():
+            return int(self.max_retry_backoff) / 1e9
+        return seconds(self.max_retry_backoff or "512ms")
 
     @property
     def hosts(self) -> list[tuple[str, int]]:

@@ -77,7 +77,7 @@ def _pace(options: Options) -> Pace:
     return Pace(
         retries=options.max_retries,
         first=seconds(options.min_retry_interval),
-        longest=seconds(options.max_retry_interval),
+        longest=options.longest_pause,
         timeout=_read_timeout(options),
     )
 
