@@ -1,0 +1,142 @@
+"""SaveState and GetState of one node, on each of the stores it comes with.
+
+The main column is the CPU time of the node; that of redis-server stands beside it. `direct` is the same
+message to an application that answers at once: what the call costs without a node.
+
+    python benchmarks/state.py --only 'save in-memory,get in-memory' --in-flight 16
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import trio
+from _bench.against import AGAINST, add_flags, against
+from _bench.answers import GET_STATE, SAVE_STATE
+from _bench.direct import BASELINES, direct_subjects
+from _bench.nodes import component, running_app, running_node
+from _bench.options import Options, chosen, flags, options_of, script
+from _bench.others import redis_program, running_redis
+from _bench.processes import Failure
+from _bench.report import Pair, publish
+from _bench.requests import Request, frame
+from _bench.rounds import Subject, measure
+
+from meshnode.transport import open_channel, rules
+from meshnode.wire.dapr.proto.common import v1 as common
+from meshnode.wire.dapr.proto.runtime import v1 as runtime
+
+_KEYS = 64
+_STORE = "bench"
+
+
+def main() -> None:
+    script()
+    parser = flags(__doc__, rate="1000")
+    add_flags(parser)
+    parser.add_argument("--store", default="statestore", help="with --against: the store there (statestore)")
+    parser.add_argument("--baselines", action="store_true", help="direct calls of grpclib and grpcio, too")
+    parsed = parser.parse_args()
+    options = options_of(parsed)
+    stores = ["in-memory", "sqlite", *(["redis"] if redis_program() else ())]
+    kinds = [
+        "direct",
+        *(BASELINES if parsed.baselines else ()),
+        *stores,
+        *([AGAINST] if parsed.against else ()),
+    ]
+    rows = chosen(options, [f"{verb} {kind}" for kind in kinds for verb in ("save", "get")])
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="meshnode-bench-")))
+        subjects = _direct(stack, rows, options)
+        for store in stores:
+            if any(row.endswith(store) for row in rows):
+                subjects += _of_node(stack, folder, store, rows, options)
+        if parsed.against:
+            subjects += _against(parsed, rows, options)
+        results = measure(subjects, options)
+    pairs = [Pair(f"{verb} {store}", f"{verb} {AGAINST}") for store in stores for verb in ("save", "get")]
+    publish("state", results, pairs, options, "of the node")
+
+
+def _requests(store: str, options: Options) -> dict[str, Request]:
+    """The same few keys over and over; every call that finds nothing would make the other ones look good."""
+    value = random.Random(1).randbytes(options.size)
+    keys = [f"order-{number}" for number in range(_KEYS)]
+    saves = [
+        bytes(runtime.SaveStateRequest(store_name=store, states=[common.StateItem(key=key, value=value)]))
+        for key in keys
+    ]
+    gets = [bytes(runtime.GetStateRequest(store_name=store, key=key)) for key in keys]
+    return {
+        "save": Request(SAVE_STATE, saves, [], options.varying),
+        "get": Request(GET_STATE, gets, [], options.varying),
+    }
+
+
+def _direct(stack: ExitStack, rows: list[str], options: Options) -> list[Subject]:
+    if not any(row.split()[1] in ("direct", *BASELINES) for row in rows):
+        return []
+    app, address = stack.enter_context(running_app("raw", options.size))
+    subjects = []
+    for verb, request in _requests(_STORE, options).items():
+        subjects += direct_subjects(stack, rows, request, app, address, options.size, prefix=f"{verb} ")
+    return subjects
+
+
+def _of_node(stack: ExitStack, folder: Path, store: str, rows: list[str], options: Options) -> list[Subject]:
+    pids = {}
+    metadata = {}
+    if store == "redis":
+        server, where = stack.enter_context(running_redis(folder))
+        pids["redis"] = server.pid
+        metadata["redisHost"] = where
+    elif store == "sqlite":
+        metadata["connectionString"] = str(folder / "bench.db")
+    text = component(_STORE, f"state.{store}", **metadata)
+    node = stack.enter_context(
+        running_node(f"node-{store}", folder, f"state-{store}", components={"store": text})
+    )
+    pids["node"] = node.program.pid
+    requests = _requests(_STORE, options)
+    trio.run(_fill, node.address, requests["save"])
+    names = {verb: f"{verb} {store}" for verb in requests}
+    return [
+        Subject(names[verb], node.address, request, pids, ("node",))
+        for verb, request in requests.items()
+        if names[verb] in rows
+    ]
+
+
+def _against(parsed: argparse.Namespace, rows: list[str], options: Options) -> list[Subject]:
+    requests = _requests(parsed.store, options)
+    trio.run(_fill, parsed.against, requests["save"])
+    named = {f"{verb} {AGAINST}": request for verb, request in requests.items()}
+    return [against(parsed, name, request) for name, request in named.items() if name in rows]
+
+
+async def _fill(address: str, save: Request) -> None:
+    """Every key once, so that there is something to get."""
+    async with open_channel(address) as channel:
+        headers = [
+            (b":method", b"POST"), (b":scheme", b"http"), (b":path", save.path.encode()),
+            (b":authority", channel.authority.encode()), (b"te", b"trailers"),
+            (b"content-type", b"application/grpc"),
+        ]  # fmt: skip
+        for message in save.messages:
+            answer = await channel.unary_raw(headers, frame(message))
+            error = rules.result_of(answer.trailers)
+            if error is not None:
+                raise Failure(f"SaveState at {address}: {error.status.name} {error.message}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Failure as failure:
+        sys.exit(str(failure))
