@@ -4,7 +4,7 @@ A pipe knows nothing of links: whoever makes it says when bytes sent now arrive 
 way is blocked (`held`). It runs no task; the reader itself sleeps until the next bytes are due. May import
 trio only.
 
-Invariants: arrival times never go backwards, so bytes are never reordered; what was accepted and has not been
+Invariants: bytes wait for those before them, so they are never reordered; what was accepted and has not been
 read never exceeds `capacity`; the end of the stream travels like data.
 """
 
@@ -34,7 +34,6 @@ class Pipe:
         "_broken",
         "_buffered",
         "_capacity",
-        "_due",
         "_ended",
         "_held",
         "_pieces",
@@ -53,7 +52,6 @@ class Pipe:
         self._held = held
         self._pieces: deque[tuple[float, memoryview]] = deque()  # an empty piece is the end of the stream
         self._buffered = 0
-        self._due = float("-inf")
         self._ended = False
         self._writer_closed = False
         self._reader_closed = False
@@ -134,8 +132,7 @@ class Pipe:
         self.wake()
 
     def _push(self, piece: memoryview) -> None:
-        self._due = max(self._due, self._schedule(len(piece)))
-        self._pieces.append((self._due, piece))
+        self._pieces.append((self._schedule(len(piece)), piece))
         self._buffered += len(piece)
         self._readers.unpark_all()
 

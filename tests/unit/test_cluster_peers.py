@@ -47,6 +47,7 @@ class World:
     max_age: float = 2.0
     channels: list[FakeChannel] = field(factory=list)
     refuse: Exception | None = None
+    closing: float = 0.0
     asked: int = 0
 
     @asynccontextmanager
@@ -68,6 +69,8 @@ class World:
             yield channel
         finally:
             channel.open = False
+            with trio.CancelScope(shield=True):
+                await trio.sleep(self.closing)
 
     def pool(self, pool: PeerLimits | None = None, seed: int = 1) -> AbstractAsyncContextManager[Peers]:
         return open_peers(
@@ -332,6 +335,17 @@ async def test_a_channel_without_calls_closes(autojump_clock: MockClock) -> None
         assert world.open_addresses() == []
         assert len(peers) == 0
         assert fake(await peers.pick(*ORDERS)).open
+
+
+async def test_a_channel_that_is_closing_is_not_picked(autojump_clock: MockClock) -> None:
+    world = World(closing=10)
+    async with world.pool(PeerLimits(idle=300)) as peers:
+        a, _ = await both(peers)
+        await trio.sleep(301)
+        assert not fake(a).open
+        again, _ = await both(peers)
+        assert again is not a
+        assert fake(again).open
 
 
 async def test_a_channel_with_a_call_never_idles(autojump_clock: MockClock) -> None:

@@ -175,6 +175,16 @@ async def test_a_throttle_limits_each_direction(autojump_clock: MockClock) -> No
     assert trio.current_time() == pytest.approx(10.0)
 
 
+async def test_many_small_writes_do_not_outrun_a_throttle(autojump_clock: MockClock) -> None:
+    network = Network()
+    network.link("a", "b:1").throttle(1000)
+    client, server = await connect(network)
+    for _ in range(10):
+        await client.send_all(bytes(1000))
+    await read_exactly(server, 10_000)
+    assert trio.current_time() == pytest.approx(10.0)
+
+
 async def test_a_full_connection_holds_its_sender(autojump_clock: MockClock) -> None:
     client, server = await connect(Network(capacity=100))
     with trio.move_on_after(10) as scope:
