@@ -29,11 +29,9 @@ May import: meshnode.errors, betterproto2, grpclib.const, grpclib.exceptions, tr
 
 from __future__ import annotations
 
-from ._defer import defer
+from ._defer import import_betterproto2
 from ._errors import DecodeError
 
 __all__ = ["DecodeError"]
 
-# Before anything below imports betterproto2.
-defer("pydantic")
-defer("pydantic_core")
+import_betterproto2()

@@ -63,6 +63,9 @@ class Message(betterproto2.Message):
         _load(cls)
         return cls._merge(data, message)
 
+    def _is_pydantic(self) -> bool:
+        return False
+
     def load(self, stream: Any, size: int | None = None) -> Self:
         """Merge an encoded message, read from `stream`, into this one.
 
