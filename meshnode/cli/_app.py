@@ -10,8 +10,9 @@ import rich_click as click
 from click.exceptions import NoArgsIsHelpError
 
 from meshnode.cli._color import paint, use_color
-from meshnode.cli._errors import CliError, suggestion
+from meshnode.cli._errors import CliError, leaves, suggestion
 from meshnode.cli._exit import ExitCode
+from meshnode.cli._output import ReaderGone
 from meshnode.cli._verb import LazyGroup
 
 __all__ = ["application", "main"]
@@ -65,7 +66,6 @@ _PANELS = {
 @click.option(
     "--version",
     is_flag=True,
-    is_eager=True,
     expose_value=False,
     callback=lambda context, _, value: _version(context) if value else None,
     help="Same as `meshnode version`.",
@@ -86,34 +86,54 @@ def _version(context: click.Context) -> None:
 
 def main(args: Sequence[str]) -> int:
     """Run the command line, return the exit code."""
+    failure: BaseException
     try:
         code = _run(args)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
-        # The reader has what it wanted. Python must not complain about it at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.SUCCESS
+    except BaseExceptionGroup as group:
+        failure = _single(group)
+    except (Exception, KeyboardInterrupt) as error:
+        failure = error
+    return _explained(failure)
 
 
 def _run(args: Sequence[str]) -> int:
-    try:
-        result = application.main(args=list(args), prog_name="meshnode", standalone_mode=False)
-        return result if isinstance(result, int) else ExitCode.SUCCESS
-    except CliError as error:
-        _complain(error.message, error.hint)
-        return error.code
-    except NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
-        return ExitCode.USAGE
-    except click.UsageError as error:
-        _complain(_lower(error.format_message()), _usage_hint(error))
-        return ExitCode.USAGE
-    except click.ClickException as error:
-        _complain(_lower(error.format_message()), "")
-        return ExitCode.FAILURE
-    except (KeyboardInterrupt, click.Abort):
-        return ExitCode.INTERRUPTED
+    result = application.main(args=list(args), prog_name="meshnode", standalone_mode=False)
+    return result if isinstance(result, int) else ExitCode.SUCCESS
+
+
+def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a run of trio failed with; raises the group itself when that is more than one thing."""
+    errors = leaves(group)
+    if len(errors) > 1 and not all(isinstance(error, CliError) for error in errors):
+        raise group
+    first: BaseException = errors[0]
+    return first
+
+
+def _explained(error: BaseException) -> int:
+    """Say it on standard error; what nobody foresaw is raised again."""
+    match error:
+        case ReaderGone() | BrokenPipeError():
+            # The reader has what it wanted. Python must not complain about it at exit either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitCode.SUCCESS
+        case CliError():
+            _complain(error.message, error.hint)
+            return error.code
+        case NoArgsIsHelpError():
+            click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+            return ExitCode.USAGE
+        case click.UsageError():
+            _complain(_lower(error.format_message()), _usage_hint(error))
+            return ExitCode.USAGE
+        case click.ClickException():
+            _complain(_lower(error.format_message()), "")
+            return ExitCode.FAILURE
+        case KeyboardInterrupt() | click.Abort():
+            return ExitCode.INTERRUPTED
+    raise error
 
 
 def _usage_hint(error: click.UsageError) -> str:

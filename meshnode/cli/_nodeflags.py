@@ -116,6 +116,8 @@ REFUSED_FLAGS: tuple[Flag, ...] = (
         "encryption between nodes is not built yet, and pretending would be worse than refusing")),
     Flag("mode", Kind.TEXT, "", harmless=("standalone", ""), refused=(
         "only `standalone` exists; in Kubernetes run the node as a container beside the application")),
+    Flag("version", Kind.BOOL, "", harmless=_OFF, refused="`meshnode version` tells versions"),
+    Flag("build-info", Kind.BOOL, "", harmless=_OFF, refused="`meshnode version` tells versions"),
     Flag("wait", Kind.BOOL, "", harmless=_OFF, refused=(
         "it waits for the HTTP API; `meshnode status APP_ID --wait` waits for the node")),
 )  # fmt: skip

@@ -17,12 +17,16 @@ from attrs import define, field, frozen
 
 from meshnode.cli._color import paint, use_color
 
-__all__ = ["Column", "Output", "ago"]
+__all__ = ["Column", "Output", "ReaderGone", "ago"]
 
 Row = Mapping[str, Any]
 
 _UNLIMITED = 100_000
 """The width of a table that nobody looks at: a pipe gets every row on one line, whole."""
+
+
+class ReaderGone(Exception):
+    """Nobody reads standard output any more: the command is over, and that is no error."""
 
 
 @frozen
@@ -95,7 +99,10 @@ class Output:
         print(paint(text, color, bool(color) and self.color(self.err)), file=self.err)
 
     def _write(self, text: str) -> None:
-        print(text, file=self.out, flush=True)
+        try:
+            print(text, file=self.out, flush=True)
+        except BrokenPipeError:
+            raise ReaderGone from None
 
     def _table(self, rows: Sequence[Row], columns: Sequence[Column]) -> None:
         from rich.console import Console

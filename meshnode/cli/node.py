@@ -7,10 +7,11 @@ first report until the node has ended.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,8 @@ def _run(options: NodeOptions, report: Report, run_info: dict[str, Any]) -> int:
     import trio
 
     from meshnode.errors import ConfigError, MeshError
-    from meshnode.node import run_node
+
+    run_node = _import_node()
 
     with ExitStack() as cleanup:
         announce = _Announcement(options, report, run_info, cleanup)
@@ -79,9 +81,29 @@ def _run(options: NodeOptions, report: Report, run_info: dict[str, Any]) -> int:
             _show_problems(group)
             code = ExitCode.USAGE
         except* (MeshError, OSError) as group:
-            _show_failures(group)
+            _show_failures(group, options)
             code = ExitCode.FAILURE
     return int(code or 0)
+
+
+def _import_node() -> Callable[..., Coroutine[Any, Any, int]]:
+    """The node, without pydantic.
+
+    betterproto2 imports pydantic where it is installed, for messages declared as pydantic dataclasses. None
+    of ours is, and it would be a fifth of the time until the node is ready. Drivers may import it later.
+    """
+    absent: Any = None
+    hidden = "pydantic" not in sys.modules
+    if hidden:
+        sys.modules["pydantic"] = absent
+    try:
+        import betterproto2  # noqa: F401
+    finally:
+        if hidden:
+            del sys.modules["pydantic"]
+    from meshnode.node import run_node
+
+    return run_node
 
 
 def _show_problems(group: BaseExceptionGroup[Any]) -> None:
@@ -90,9 +112,11 @@ def _show_problems(group: BaseExceptionGroup[Any]) -> None:
             complain(f"meshnode node: {problem}")
 
 
-def _show_failures(group: BaseExceptionGroup[Any]) -> None:
+def _show_failures(group: BaseExceptionGroup[Any], options: NodeOptions) -> None:
     for error in leaves(group):
-        complain(f"meshnode node: {error}")
+        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        hint = f"the API asked for port {options.grpc_port}; --dapr-grpc-port 0 takes a free one"
+        complain(f"meshnode node: {error}", hint if taken and options.grpc_port else "")
 
 
 def _reporter(descriptor: int | None) -> Report:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from meshnode.cli._errors import CliError, UsageProblem, leaves
+from meshnode.cli._errors import UsageProblem
 from meshnode.cli._exit import ExitCode
 from meshnode.cli._flags import Parsed
 from meshnode.cli._runflags import RUN_TABLE
@@ -46,13 +46,7 @@ def _run(parsed: Parsed) -> int:
     console = Console(sys.stdout.buffer, use_color(color, os.environ, sys.stdout), width)
     for plan in plans:
         check_program(plan)
-    try:
-        return trio.run(_until_signal, Mesh(plans, console, say, node_health, until))
-    except BaseExceptionGroup as group:
-        errors = leaves(group)
-        if all(isinstance(error, CliError) for error in errors):
-            raise errors[0] from None
-        raise
+    return trio.run(_until_signal, Mesh(plans, console, say, node_health, until))
 
 
 async def _until_signal(mesh: object) -> int:

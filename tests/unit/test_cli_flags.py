@@ -93,7 +93,7 @@ def test_every_refusal_is_a_sentence_that_says_why() -> None:
         with pytest.raises(UsageProblem) as caught:
             NODE_TABLE.parse([f"--{flag.name}=1234"])
         assert caught.value.message == f"--{flag.name} is not a flag of meshnode node: {flag.refused}"
-        assert len(flag.refused.split()) > 6
+        assert len(flag.refused.split()) >= 4
 
 
 @pytest.mark.parametrize("word", ["--enable-metrics=false", "--mode=standalone", "--allowed-origins=*"])
