@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -63,7 +64,7 @@ def _starts(stack: ExitStack, folder: Path, idle: float) -> dict[str, Callable[[
         "imports": lambda _: _interpreter("import meshnode.node"),
     }
     for name, text in components.items():
-        starts[f"node, {name}"] = lambda number, name=name, text=text: _node(folder, name, text, number, idle)
+        starts[f"node, {name}"] = partial(_node, folder, name, text, idle)
     return starts
 
 
@@ -73,7 +74,7 @@ def _interpreter(code: str) -> Sample:
     return {"ready_ms": (time.perf_counter() - begun) * 1e3}
 
 
-def _node(folder: Path, name: str, text: str, number: int, idle: float) -> Sample:
+def _node(folder: Path, name: str, text: str, idle: float, number: int) -> Sample:
     role = f"{name}-{number}"
     components = {"store": text} if text else None
     with running_node(role, folder, role.replace(" ", "-"), components=components) as node:

@@ -69,7 +69,7 @@ class _Asyncio:
 
 
 @final
-class _Service(grpc.GenericRpcHandler):
+class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Any method there is an answer for; messages stay bytes."""
 
     def __init__(self, answers: dict[str, bytes], flavour: type[_Threads | _Asyncio]) -> None:

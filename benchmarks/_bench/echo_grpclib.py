@@ -26,8 +26,8 @@ def serve(size: int, port: int, announce: Callable[[int], None]) -> None:
 async def _serve(answers: dict[str, bytes], port: int, announce: Callable[[int], None]) -> None:
     server = Server([_Service(answers)], codec=_RawCodec())
     await server.start("127.0.0.1", port)
-    assert server._server is not None
-    announce(int(server._server.sockets[0].getsockname()[1]))
+    listening: Any = server._server
+    announce(int(listening.sockets[0].getsockname()[1]))
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     await ended.wait()
