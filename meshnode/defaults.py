@@ -73,7 +73,7 @@ def name_resolution(resources: Resources, options: NodeOptions, registry: Regist
     """
     configuration = merged(resources.configurations)
     chosen = configuration.name_resolution or NameResolution(component="sqlite")
-    source = configuration.source
+    source = chosen.source
     kind = f"nameresolution.{chosen.component}"
     driver = registry.driver(kind, chosen.version, source)
     items = dict(chosen.configuration)

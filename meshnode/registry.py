@@ -98,7 +98,7 @@ class Registry:
         if drivers:
             known = sorted({version for _, versions in drivers for version in versions})
             message = f'"{name}" has no version "{wanted}"'
-            raise ConfigError([_problem(source, "spec.version", message, did_you_mean(wanted, known))])
+            raise ConfigError([_problem(source, source.places.version, message, did_you_mean(wanted, known))])
         raise ConfigError(problems or [self._unknown(name, source)])
 
     def _candidates(
@@ -115,7 +115,8 @@ class Registry:
                     one = self.load(entry)
                 except ConfigError as error:
                     problems += [
-                        _problem(source, "spec.type", each.message, each.remedy) for each in error.problems
+                        _problem(source, source.places.type, each.message, each.remedy)
+                        for each in error.problems
                     ]
                 else:
                     found.append((one, (entry.version,) if entry.version else one.versions))
@@ -144,18 +145,20 @@ class Registry:
     def _unknown(self, name: str, source: Source) -> Problem:
         if name.lower() in EXTRAS:
             message = f'the driver of "{name}" is not installed'
-            return _problem(source, "spec.type", message, f"pip install 'meshnode[{EXTRAS[name.lower()]}]'")
+            return _problem(
+                source, source.places.type, message, f"pip install 'meshnode[{EXTRAS[name.lower()]}]'"
+            )
         kind = _kind(name)
         message = f'unknown component type "{name}"'
         known = {*self.types(), *EXTRAS}
         if nearest(name, known) is not None:
-            return _problem(source, "spec.type", message, did_you_mean(name, sorted(known)))
+            return _problem(source, source.places.type, message, did_you_mean(name, sorted(known)))
         if kind not in KINDS:
-            return _problem(source, "spec.type", message, did_you_mean(kind, KINDS))
+            return _problem(source, source.places.type, message, did_you_mean(kind, KINDS))
         same = sorted(one for one in known if _kind(one) == kind)
         if not same:
             message = f'no driver of kind "{kind}" is installed, so "{name}" is unknown'
-        return _problem(source, "spec.type", message, did_you_mean(name, same))
+        return _problem(source, source.places.type, message, did_you_mean(name, same))
 
 
 def describe(driver: Driver[Any]) -> tuple[OptionRow, ...]:
@@ -191,4 +194,4 @@ def _entry(point: EntryPoint) -> Entry:
 
 
 def _problem(source: Source, place: str, message: str, remedy: str = "") -> Problem:
-    return Problem(message, source.file, source.line, place, remedy)
+    return Problem(message, source.file, source.line_of(place), place, remedy)

@@ -30,7 +30,7 @@ from meshnode.config._scalars import BOOL, FLOAT, FREE, INT, INVALID, TEXT, Shap
 from meshnode.config._yaml import Items as ItemsNode
 from meshnode.config._yaml import Node, Table, is_null
 
-__all__ = ["Items", "Model", "TableOf", "line_field", "model", "yaml_field"]
+__all__ = ["Items", "Model", "TableOf", "line_field", "lines_field", "model", "yaml_field"]
 
 _SCALARS: Mapping[Any, Shape] = {str: TEXT, int: INT, bool: BOOL, float: FLOAT, Any: FREE}
 
@@ -43,6 +43,11 @@ def yaml_field(name: str, doc: str, *, default: Any = NOTHING) -> Any:
 def line_field() -> Any:
     """An `int` attribute that receives the line of the mapping it stands in."""
     return field(default=0, kw_only=True, eq=False, repr=False, metadata={"line": True})
+
+
+def lines_field() -> Any:
+    """A mapping attribute that receives the line of each field that is given, by its YAML name."""
+    return field(factory=dict, kw_only=True, eq=False, repr=False, metadata={"lines": True})
 
 
 @final
@@ -122,6 +127,7 @@ class Model:
     cls: type[Any]
     fields: tuple[_Field, ...]
     line_attribute: str | None
+    lines_attribute: str | None
     expected: str = "a mapping"
 
     def read(self, node: Node, where: str, report: Report) -> Any:
@@ -139,6 +145,9 @@ class Model:
             return INVALID
         if self.line_attribute is not None:
             values[self.line_attribute] = node.line
+        if self.lines_attribute is not None:
+            known = ((self._field(key.text), key.line) for key, _ in node.entries)
+            values[self.lines_attribute] = {one.name: line for one, line in known if one is not None}
         return self.cls(**values)
 
     def _values(self, node: Table, where: str, report: Report) -> tuple[dict[str, Any], bool]:
@@ -200,6 +209,7 @@ def _model(cls: Any) -> Model:
     hints = typing.get_type_hints(cls, include_extras=True)
     fields: list[_Field] = []
     line_attribute: str | None = None
+    lines_attribute: str | None = None
     for attribute in attrs.fields(cls):
         if "yaml" in attribute.metadata:
             name, doc = attribute.metadata["yaml"], attribute.metadata["doc"]
@@ -207,7 +217,9 @@ def _model(cls: Any) -> Model:
             fields.append(_Field(attribute.name, name, doc, shape, attribute.default is NOTHING))
         elif "line" in attribute.metadata:
             line_attribute = attribute.name
-    return Model(cls, tuple(fields), line_attribute)
+        elif "lines" in attribute.metadata:
+            lines_attribute = attribute.name
+    return Model(cls, tuple(fields), line_attribute, lines_attribute)
 
 
 def _shape(hint: Any) -> Shape:

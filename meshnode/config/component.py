@@ -4,6 +4,7 @@ package only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from attrs import field, frozen
@@ -11,7 +12,7 @@ from attrs import field, frozen
 from meshnode.config._manifest import ObjectMeta
 from meshnode.config._problems import Report
 from meshnode.config._scalars import INVALID, Duration, Text, json_text
-from meshnode.config._shapes import line_field, yaml_field
+from meshnode.config._shapes import line_field, lines_field, yaml_field
 from meshnode.config._yaml import Node
 from meshnode.config.source import Source
 
@@ -109,6 +110,7 @@ class ComponentSpec:
     init_timeout: Annotated[float, Duration(bare=None)] = yaml_field(
         "initTimeout", "How long opening the component may take; 5s by default.", default=DEFAULT_INIT_TIMEOUT
     )
+    lines: Mapping[str, int] = lines_field()
 
 
 @frozen
@@ -136,6 +138,7 @@ def component_from(manifest: ComponentManifest, report: Report) -> Component:
     items = items_from(spec.metadata, "spec.metadata", report)
     if items is INVALID:
         return INVALID  # type: ignore[no-any-return]
+    fields = {f"spec.{name}": line for name, line in spec.lines.items()}
     return Component(
         name=manifest.metadata.name,
         type=spec.type,
@@ -146,7 +149,7 @@ def component_from(manifest: ComponentManifest, report: Report) -> Component:
         ignore_errors=spec.ignore_errors,
         init_timeout=spec.init_timeout or DEFAULT_INIT_TIMEOUT,
         auth_secret_store=manifest.auth.secret_store,
-        source=Source(report.file, manifest.line, {item.name: item.line for item in items}),
+        source=Source(report.file, manifest.line, {**fields, **{item.name: item.line for item in items}}),
     )
 
 

@@ -16,9 +16,9 @@ from attrs import field, frozen
 from meshnode.config._manifest import ObjectMeta
 from meshnode.config._problems import Report
 from meshnode.config._scalars import INVALID, Choice, Number, json_text, wrong_type
-from meshnode.config._shapes import line_field, yaml_field
+from meshnode.config._shapes import line_field, lines_field, yaml_field
 from meshnode.config._yaml import Node, Table
-from meshnode.config.source import Source
+from meshnode.config.source import Places, Source
 
 __all__ = [
     "API",
@@ -136,29 +136,49 @@ class AccessControl:
 
 
 class _TextsShape:
-    """A mapping of scalars as written; anything else becomes JSON text."""
+    """A mapping of scalars as written; anything else becomes JSON text. Read as (name, text, line)."""
 
     expected = "a mapping"
 
     def read(self, node: Node, where: str, report: Report) -> Any:
         if not isinstance(node, Table):
             return wrong_type(node, self.expected, where, report)
-        return {key.text: json_text(value) for key, value in node.entries}
+        return tuple((key.text, json_text(value), key.line) for key, value in node.entries)
 
     def schema(self) -> dict[str, Any]:
         return {"type": "object"}
+
+
+_PLACES = Places(
+    "spec.nameResolution.component", "spec.nameResolution.version", "spec.nameResolution.configuration"
+)
 
 
 @frozen
 class NameResolution:
     """`configuration` is for the driver; a value that is no scalar stands there as JSON."""
 
+    component: str
+    version: str = "v1"
+    configuration: Mapping[str, str] = field(factory=dict)
+    source: Source = field(default=Source(places=_PLACES), eq=False, repr=False)
+
+
+@frozen
+class _NameResolution:
     component: str = yaml_field("component", "Name resolution driver, such as sqlite.")
     version: str = yaml_field("version", "Version of the driver.", default="v1")
-    configuration: Annotated[Mapping[str, str], _TextsShape()] = yaml_field(
-        "configuration", "Settings of the driver.", default={}
+    configuration: Annotated[tuple[tuple[str, str, int], ...], _TextsShape()] = yaml_field(
+        "configuration", "Settings of the driver.", default=()
     )
     line: int = line_field()
+    lines: Mapping[str, int] = lines_field()
+
+    def result(self, file: str) -> NameResolution:
+        lines = {f"spec.nameResolution.{name}": line for name, line in self.lines.items()}
+        lines |= {name: line for name, _, line in self.configuration}
+        settings = {name: text for name, text, _ in self.configuration}
+        return NameResolution(self.component, self.version, settings, Source(file, self.line, lines, _PLACES))
 
 
 @frozen
@@ -256,7 +276,7 @@ class _Spec:
     access_control: AccessControl | None = yaml_field(
         "accessControl", "Who may call this application.", default=None
     )
-    name_resolution: NameResolution | None = yaml_field(
+    name_resolution: _NameResolution | None = yaml_field(
         "nameResolution", "How other nodes are found.", default=None
     )
     secrets: _Secrets | None = yaml_field("secrets", "Which secrets the application may read.", default=None)
@@ -298,7 +318,7 @@ def configuration_from(manifest: ConfigurationManifest, report: Report) -> Confi
         logging=spec.logging,
         api=spec.api,
         access_control=spec.access_control,
-        name_resolution=spec.name_resolution,
+        name_resolution=spec.name_resolution.result(report.file) if spec.name_resolution else None,
         secrets=scopes,
         features=spec.features,
         denied_components=spec.components.deny if spec.components is not None else None,

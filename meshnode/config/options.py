@@ -189,8 +189,8 @@ class _Loading:
 
     def _problem(self, name: str, message: str, remedy: str = "", line: int = 0) -> Problem:
         source = self._source
-        line = line or source.lines.get(name, source.line)
-        problem = Problem(message, source.file, line, f"spec.metadata.{name}", remedy)
+        place = f"{source.places.metadata}.{name}"
+        problem = Problem(message, source.file, line or source.line_of(name), place, remedy)
         self._problems.append(problem)
         return problem
 
@@ -209,7 +209,7 @@ class _Loading:
             raise ConfigError(placed) from error
         except (TypeError, ValueError) as error:
             raise ConfigError(
-                [Problem(str(error), self._source.file, self._source.line, "spec.metadata")]
+                [Problem(str(error), self._source.file, self._source.line, self._source.places.metadata)]
             ) from error
 
 
@@ -217,9 +217,9 @@ def _placed(problem: Problem, source: Source) -> Problem:
     """A driver's own check knows no file; its field may name a metadata item."""
     if problem.file:
         return problem
-    line = source.lines.get(problem.field, source.line)
-    place = f"spec.metadata.{problem.field}" if problem.field else "spec.metadata"
-    return attrs.evolve(problem, file=source.file, line=line, field=place)
+    metadata = source.places.metadata
+    place = f"{metadata}.{problem.field}" if problem.field else metadata
+    return attrs.evolve(problem, file=source.file, line=source.line_of(problem.field), field=place)
 
 
 def _parsed(option: _Option, text: str) -> Any:

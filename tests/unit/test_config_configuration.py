@@ -111,6 +111,9 @@ def test_name_resolution_settings_are_text_as_written() -> None:
         "updateInterval": "5s",
         "count": "007",
     }
+    source = naming.source
+    assert (source.file, source.line, source.line_of("spec.nameResolution.component")) == ("c.yaml", 32, 32)
+    assert source.line_of("updateInterval") == 35
 
 
 def test_secret_scopes_decide_as_dapr_does() -> None:

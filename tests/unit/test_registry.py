@@ -16,9 +16,10 @@ from attrs import frozen
 from jsonschema import Draft7Validator
 
 from meshnode.config import Source
+from meshnode.config.loader import load_text
 from meshnode.errors import ConfigError, Problem
 from meshnode.interfaces import Driver, DriverContext, option
-from meshnode.registry import Entry, Registry, describe, driver_schema
+from meshnode.registry import Entry, Registry, describe, driver_schema, load_options
 
 SOURCE = Source("c.yaml", 3)
 
@@ -125,6 +126,31 @@ def test_types_that_are_not_there(
     problem = complaint(registry, wanted)
     assert (problem.field, problem.message) == (field, message)
     assert remedy in problem.remedy
+
+
+def test_problems_stand_where_the_type_was_written(registry: Registry) -> None:
+    head = "apiVersion: dapr.io/v1alpha1\nkind: %s\nmetadata: {name: x}\nspec:\n"
+    text = head % "Component" + "  version: v9\n  type: state.%s\n"
+    for name, line, field in (("tset", 6, "spec.type"), ("test", 5, "spec.version")):
+        (component,) = load_text(text % name, "c.yaml").components
+        with pytest.raises(ConfigError) as caught:
+            registry.driver(component.type, component.version, component.source)
+        (problem,) = caught.value.problems
+        assert (problem.line, problem.field) == (line, field)
+    text = (
+        head % "Configuration"
+        + "  nameResolution:\n    configuration:\n      hots: a\n    component: hosts\n"
+    )
+    naming = load_text(text, "c.yaml").configurations[0].name_resolution
+    assert naming is not None
+    with pytest.raises(ConfigError) as caught:
+        registry.driver(f"nameresolution.{naming.component}", naming.version, naming.source)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.field) == (8, "spec.nameResolution.component")
+    with pytest.raises(ConfigError) as caught:
+        load_options(Options, naming.configuration, naming.source)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.field) == (7, "spec.nameResolution.configuration.hots")
 
 
 def test_a_version_that_is_not_there(registry: Registry) -> None:
