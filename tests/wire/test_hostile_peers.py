@@ -18,9 +18,7 @@ import trio
 from peers.service_rules import SERVICE
 from wire_service import SHAPES, Echo, Raw, serving
 
-from meshnode.transport.channel import Channel, open_channel
-from meshnode.transport.limits import Limits
-from meshnode.transport.server import Server
+from meshnode.transport import Channel, Limits, Server, open_channel
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (

@@ -10,13 +10,11 @@ from typing import Any, final
 import pytest
 import trio
 from attrs import field, mutable
-from grpclib.const import Status
-from grpclib.exceptions import GRPCError
 from peers.service_rules import METHODS, SERVICE
 from wire_peers import Peer
 from wire_service import SHAPES, Raw
 
-from meshnode.transport.channel import Channel, open_channel
+from meshnode.transport import Channel, GRPCError, Status, open_channel
 
 SERVERS = ["server_grpcio.py", "server_grpcio_aio.py", "server_grpclib.py"]
 GRPCIO = SERVERS[:2]

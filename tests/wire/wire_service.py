@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, final
 
 import trio
-from grpclib.const import Cardinality, Handler, Status
-from grpclib.exceptions import GRPCError
 from peers.service_rules import METHODS, SERVICE, Wish, spread, wish_of
 
-from meshnode.transport.listeners import open_listeners
-from meshnode.transport.server import Server
+from meshnode.transport import Cardinality, GRPCError, Handler, Server, Status, open_listeners
 
 SHAPES = {
     "uu": Cardinality.UNARY_UNARY,
@@ -38,13 +35,17 @@ class Raw(bytes):
 class Echo:
     """The service; `stats` counts its hanging calls, the events say that one hangs and that one ended."""
 
-    def __init__(self, compression: str | None = None) -> None:
+    def __init__(
+        self, compression: str | None = None, on_call: Callable[[Any], None] = lambda stream: None
+    ) -> None:
         self._compression = compression
+        self._on_call = on_call
         self.stats: Counter[str] = Counter()
         self.hanging = trio.Event()
         self.ended = trio.Event()
 
     async def _begin(self, stream: Any) -> Wish:
+        self._on_call(stream)
         wish = wish_of(stream.metadata.items())
         if self._compression:
             stream.compress_with(self._compression)
