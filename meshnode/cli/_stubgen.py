@@ -41,7 +41,7 @@ def generate(sources: Sequence[Path], includes: Sequence[Path], flavour: str) ->
     request = CodeGeneratorRequest(
         file_to_generate=[file.name for file in descriptors.file],
         parameter="client_generation=async,server_generation=async",
-        proto_file=[file for file in descriptors.file if not file.package.startswith("google.protobuf")],
+        proto_file=descriptors.file,
     )
     with (
         mock.patch.object(parser, "outputfile_compiler", _renderer(flavour)),
