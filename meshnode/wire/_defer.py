@@ -1,6 +1,6 @@
 """Import betterproto2 without the pydantic it imports wherever that is installed.
 
-It is for an option our messages do not use, one of the node's dependencies installs it, and it takes 40 to 60
+It is for an option our messages do not use, one of the node's dependencies installs it, and it takes 25 to 55
 ms of CPU at every start. Messages of others that do use the option still work: betterproto2 finds a stand-in,
 which loads the real module when something of it is read.
 

@@ -18,7 +18,8 @@ def render_codecs(descriptor_set: bytes) -> dict[str, str]:
 
 
 def _module(file: File) -> str:
-    scope = Scope(file.codec)
+    names = [message.ref.name for message in file.messages]
+    scope = Scope(file.codec, [f"{verb}_{name}" for verb in ("encode", "decode") for name in names])
     body = Writer()
     for message in file.messages:
         write_encoder(body, scope, message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import final
 
 from meshnode.wire._generate.model import ClassRef
@@ -15,9 +16,10 @@ _RUNTIME = "meshnode.wire._runtime"
 class Scope:
     """Collects what the code of one module refers to, and writes its imports and constants."""
 
-    def __init__(self, module: str) -> None:
-        """`module` is the codec module below meshnode.wire that is being written."""
+    def __init__(self, module: str, functions: Iterable[str]) -> None:
+        """`module` is the codec module below meshnode.wire that is being written, and defines `functions`."""
         self._module = module
+        self._own = frozenset(functions)
         # What a name stands for. Keyed by name, so that two classes of one name get two aliases.
         self._names: dict[str, tuple[str, str]] = {}
         self._constants: dict[str, str] = {}
@@ -64,11 +66,7 @@ class Scope:
         return "\n".join(lines)
 
     def _import(self, module: str, name: str, alias: str) -> str:
-        if self._names.get(alias, (module, name)) != (module, name) or self._is_own(name, module):
+        if alias in self._own or self._names.get(alias, (module, name)) != (module, name):
             alias = f"{module.removeprefix('meshnode.wire.').replace('.', '_')}_{name}"
         self._names[alias] = (module, name)
         return alias
-
-    def _is_own(self, name: str, module: str) -> bool:
-        """Whether the module being written may define this function itself."""
-        return module != _RUNTIME and name.startswith(("encode_", "decode_"))

@@ -14,12 +14,7 @@ from meshnode.wire._runtime import too_deep as _too_deep
 from meshnode.wire._runtime import truncated as _truncated
 from meshnode.wire._runtime import varint as _varint
 from meshnode.wire.google.protobuf import Duration
-from meshnode.wire.google.protobuf._codec_duration import (
-    decode_Duration as google_protobuf__codec_duration_decode_Duration,
-)
-from meshnode.wire.google.protobuf._codec_duration import (
-    encode_Duration as google_protobuf__codec_duration_encode_Duration,
-)
+from meshnode.wire.google.protobuf._codec_duration import decode_Duration, encode_Duration
 from meshnode.wire.google.rpc import (
     BadRequest,
     BadRequestFieldViolation,
@@ -142,7 +137,7 @@ def encode_RetryInfo(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_duration_encode_Duration(Duration.from_wrapped(v), parts)
+        n = encode_Duration(Duration.from_wrapped(v), parts)
         parts[slot] = head = b"\n" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -179,9 +174,7 @@ def decode_RetryInfo(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_retry_delay = google_protobuf__codec_duration_decode_Duration(
-                b, at, stop, depth - 1, f_retry_delay
-            )
+            f_retry_delay = decode_Duration(b, at, stop, depth - 1, f_retry_delay)
             at = stop
         else:
             at = _skip(b, at, tag, depth)

@@ -11,8 +11,7 @@ from meshnode.wire._runtime import skip as _skip
 from meshnode.wire._runtime import too_deep as _too_deep
 from meshnode.wire._runtime import truncated as _truncated
 from meshnode.wire._runtime import varint as _varint
-from meshnode.wire.google.protobuf._codec_any import decode_Any as google_protobuf__codec_any_decode_Any
-from meshnode.wire.google.protobuf._codec_any import encode_Any as google_protobuf__codec_any_encode_Any
+from meshnode.wire.google.protobuf._codec_any import decode_Any, encode_Any
 from meshnode.wire.google.rpc import Status
 
 _new = object.__new__
@@ -39,7 +38,7 @@ def encode_Status(m, parts):
         for v in v:
             slot = len(parts)
             add(b"")
-            n = google_protobuf__codec_any_encode_Any(v, parts)
+            n = encode_Any(v, parts)
             parts[slot] = head = b"\x1a" + (_VARINT[n] if n < 128 else _varint(n))
             size += n + len(head)
     v = m._unknown_fields
@@ -94,7 +93,7 @@ def decode_Status(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            v = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1)
+            v = decode_Any(b, at, stop, depth - 1)
             at = stop
             f_details.append(v)
         else:

@@ -34,14 +34,8 @@ from meshnode.wire.dapr.proto.common.v1 import (
     StreamPayload,
 )
 from meshnode.wire.google.protobuf import Duration
-from meshnode.wire.google.protobuf._codec_any import decode_Any as google_protobuf__codec_any_decode_Any
-from meshnode.wire.google.protobuf._codec_any import encode_Any as google_protobuf__codec_any_encode_Any
-from meshnode.wire.google.protobuf._codec_duration import (
-    decode_Duration as google_protobuf__codec_duration_decode_Duration,
-)
-from meshnode.wire.google.protobuf._codec_duration import (
-    encode_Duration as google_protobuf__codec_duration_encode_Duration,
-)
+from meshnode.wire.google.protobuf._codec_any import decode_Any, encode_Any
+from meshnode.wire.google.protobuf._codec_duration import decode_Duration, encode_Duration
 
 _HttpExtensionVerb_0 = HttpExtensionVerb(0)
 _HttpExtensionVerb_members = HttpExtensionVerb._value2member_map_
@@ -139,7 +133,7 @@ def encode_InvokeRequest(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_any_encode_Any(v, parts)
+        n = encode_Any(v, parts)
         parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.content_type
@@ -205,7 +199,7 @@ def decode_InvokeRequest(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_data = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, f_data)
+            f_data = decode_Any(b, at, stop, depth - 1, f_data)
             at = stop
         elif tag == 26:
             n = b[at]
@@ -248,7 +242,7 @@ def encode_InvokeResponse(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_any_encode_Any(v, parts)
+        n = encode_Any(v, parts)
         parts[slot] = head = b"\n" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.content_type
@@ -295,7 +289,7 @@ def decode_InvokeResponse(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_data = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, f_data)
+            f_data = decode_Any(b, at, stop, depth - 1, f_data)
             at = stop
         elif tag == 18:
             n = b[at]
@@ -867,7 +861,7 @@ def encode_JobFailurePolicyConstant(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_duration_encode_Duration(Duration.from_wrapped(v), parts)
+        n = encode_Duration(Duration.from_wrapped(v), parts)
         parts[slot] = head = b"\n" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.max_retries
@@ -911,7 +905,7 @@ def decode_JobFailurePolicyConstant(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_interval = google_protobuf__codec_duration_decode_Duration(b, at, stop, depth - 1, f_interval)
+            f_interval = decode_Duration(b, at, stop, depth - 1, f_interval)
             at = stop
         elif tag == 16:
             f_max_retries = b[at]

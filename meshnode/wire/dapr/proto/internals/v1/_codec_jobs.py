@@ -12,27 +12,11 @@ from meshnode.wire._runtime import too_deep as _too_deep
 from meshnode.wire._runtime import truncated as _truncated
 from meshnode.wire._runtime import uint32 as _uint32
 from meshnode.wire._runtime import varint as _varint
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    decode_JobFailurePolicy as dapr_proto_common_v1__codec_common_decode_JobFailurePolicy,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    encode_JobFailurePolicy as dapr_proto_common_v1__codec_common_encode_JobFailurePolicy,
-)
+from meshnode.wire.dapr.proto.common.v1._codec_common import decode_JobFailurePolicy, encode_JobFailurePolicy
 from meshnode.wire.dapr.proto.internals.v1 import JobEvent, JobHttpRequest
-from meshnode.wire.dapr.proto.scheduler.v1._codec_scheduler import (
-    decode_JobMetadata as dapr_proto_scheduler_v1__codec_scheduler_decode_JobMetadata,
-)
-from meshnode.wire.dapr.proto.scheduler.v1._codec_scheduler import (
-    encode_JobMetadata as dapr_proto_scheduler_v1__codec_scheduler_encode_JobMetadata,
-)
-from meshnode.wire.google.protobuf._codec_any import decode_Any as google_protobuf__codec_any_decode_Any
-from meshnode.wire.google.protobuf._codec_any import encode_Any as google_protobuf__codec_any_encode_Any
-from meshnode.wire.google.protobuf._codec_struct import (
-    decode_Value as google_protobuf__codec_struct_decode_Value,
-)
-from meshnode.wire.google.protobuf._codec_struct import (
-    encode_Value as google_protobuf__codec_struct_encode_Value,
-)
+from meshnode.wire.dapr.proto.scheduler.v1._codec_scheduler import decode_JobMetadata, encode_JobMetadata
+from meshnode.wire.google.protobuf._codec_any import decode_Any, encode_Any
+from meshnode.wire.google.protobuf._codec_struct import decode_Value, encode_Value
 
 _new = object.__new__
 
@@ -81,7 +65,7 @@ def encode_JobHttpRequest(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_struct_encode_Value(v, parts)
+        n = encode_Value(v, parts)
         parts[slot] = head = b"2" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.overwrite
@@ -93,7 +77,7 @@ def encode_JobHttpRequest(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_JobFailurePolicy(v, parts)
+        n = encode_JobFailurePolicy(v, parts)
         parts[slot] = head = b"B" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -182,7 +166,7 @@ def decode_JobHttpRequest(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_data = google_protobuf__codec_struct_decode_Value(b, at, stop, depth - 1, f_data)
+            f_data = decode_Value(b, at, stop, depth - 1, f_data)
             at = stop
         elif tag == 56:
             f_overwrite = b[at]
@@ -200,9 +184,7 @@ def decode_JobHttpRequest(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_failure_policy = dapr_proto_common_v1__codec_common_decode_JobFailurePolicy(
-                b, at, stop, depth - 1, f_failure_policy
-            )
+            f_failure_policy = decode_JobFailurePolicy(b, at, stop, depth - 1, f_failure_policy)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -246,14 +228,14 @@ def encode_JobEvent(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_scheduler_v1__codec_scheduler_encode_JobMetadata(v, parts)
+        n = encode_JobMetadata(v, parts)
         parts[slot] = head = b"\x1a" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.data
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_any_encode_Any(v, parts)
+        n = encode_Any(v, parts)
         parts[slot] = head = b'"' + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -312,9 +294,7 @@ def decode_JobEvent(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_metadata = dapr_proto_scheduler_v1__codec_scheduler_decode_JobMetadata(
-                b, at, stop, depth - 1, f_metadata
-            )
+            f_metadata = decode_JobMetadata(b, at, stop, depth - 1, f_metadata)
             at = stop
         elif tag == 34:
             n = b[at]
@@ -325,7 +305,7 @@ def decode_JobEvent(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_data = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, f_data)
+            f_data = decode_Any(b, at, stop, depth - 1, f_data)
             at = stop
         else:
             at = _skip(b, at, tag, depth)

@@ -14,19 +14,9 @@ from meshnode.wire._runtime import truncated as _truncated
 from meshnode.wire._runtime import uint64 as _uint64
 from meshnode.wire._runtime import varint as _varint
 from meshnode.wire.dapr.proto.internals.v1 import Reminders, TimerFiredEvent
-from meshnode.wire.dapr.proto.internals.v1._codec_service_invocation import (
-    decode_Reminder as dapr_proto_internals_v1__codec_service_invocation_decode_Reminder,
-)
-from meshnode.wire.dapr.proto.internals.v1._codec_service_invocation import (
-    encode_Reminder as dapr_proto_internals_v1__codec_service_invocation_encode_Reminder,
-)
+from meshnode.wire.dapr.proto.internals.v1._codec_service_invocation import decode_Reminder, encode_Reminder
 from meshnode.wire.google.protobuf import Timestamp
-from meshnode.wire.google.protobuf._codec_timestamp import (
-    decode_Timestamp as google_protobuf__codec_timestamp_decode_Timestamp,
-)
-from meshnode.wire.google.protobuf._codec_timestamp import (
-    encode_Timestamp as google_protobuf__codec_timestamp_encode_Timestamp,
-)
+from meshnode.wire.google.protobuf._codec_timestamp import decode_Timestamp, encode_Timestamp
 
 _new = object.__new__
 
@@ -39,7 +29,7 @@ def encode_Reminders(m, parts):
         for v in v:
             slot = len(parts)
             add(b"")
-            n = dapr_proto_internals_v1__codec_service_invocation_encode_Reminder(v, parts)
+            n = encode_Reminder(v, parts)
             parts[slot] = head = b"\n" + (_VARINT[n] if n < 128 else _varint(n))
             size += n + len(head)
     v = m._unknown_fields
@@ -76,7 +66,7 @@ def decode_Reminders(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            v = dapr_proto_internals_v1__codec_service_invocation_decode_Reminder(b, at, stop, depth - 1)
+            v = decode_Reminder(b, at, stop, depth - 1)
             at = stop
             f_reminders.append(v)
         else:
@@ -98,7 +88,7 @@ def encode_TimerFiredEvent(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_timestamp_encode_Timestamp(Timestamp.from_wrapped(v), parts)
+        n = encode_Timestamp(Timestamp.from_wrapped(v), parts)
         parts[slot] = head = b"\n" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.timer_id
@@ -149,7 +139,7 @@ def decode_TimerFiredEvent(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_fire_at = google_protobuf__codec_timestamp_decode_Timestamp(b, at, stop, depth - 1, f_fire_at)
+            f_fire_at = decode_Timestamp(b, at, stop, depth - 1, f_fire_at)
             at = stop
         elif tag == 16:
             f_timer_id = b[at]

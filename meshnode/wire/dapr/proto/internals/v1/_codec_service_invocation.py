@@ -13,22 +13,12 @@ from meshnode.wire._runtime import too_deep as _too_deep
 from meshnode.wire._runtime import truncated as _truncated
 from meshnode.wire._runtime import varint as _varint
 from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    decode_InvokeRequest as dapr_proto_common_v1__codec_common_decode_InvokeRequest,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    decode_InvokeResponse as dapr_proto_common_v1__codec_common_decode_InvokeResponse,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    decode_StreamPayload as dapr_proto_common_v1__codec_common_decode_StreamPayload,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    encode_InvokeRequest as dapr_proto_common_v1__codec_common_encode_InvokeRequest,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    encode_InvokeResponse as dapr_proto_common_v1__codec_common_encode_InvokeResponse,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    encode_StreamPayload as dapr_proto_common_v1__codec_common_encode_StreamPayload,
+    decode_InvokeRequest,
+    decode_InvokeResponse,
+    decode_StreamPayload,
+    encode_InvokeRequest,
+    encode_InvokeResponse,
+    encode_StreamPayload,
 )
 from meshnode.wire.dapr.proto.internals.v1 import (
     Actor,
@@ -42,14 +32,8 @@ from meshnode.wire.dapr.proto.internals.v1 import (
     Status,
 )
 from meshnode.wire.google.protobuf import Timestamp
-from meshnode.wire.google.protobuf._codec_any import decode_Any as google_protobuf__codec_any_decode_Any
-from meshnode.wire.google.protobuf._codec_any import encode_Any as google_protobuf__codec_any_encode_Any
-from meshnode.wire.google.protobuf._codec_timestamp import (
-    decode_Timestamp as google_protobuf__codec_timestamp_decode_Timestamp,
-)
-from meshnode.wire.google.protobuf._codec_timestamp import (
-    encode_Timestamp as google_protobuf__codec_timestamp_encode_Timestamp,
-)
+from meshnode.wire.google.protobuf._codec_any import decode_Any, encode_Any
+from meshnode.wire.google.protobuf._codec_timestamp import decode_Timestamp, encode_Timestamp
 
 _ApiVersion_0 = ApiVersion(0)
 _ApiVersion_members = ApiVersion._value2member_map_
@@ -87,7 +71,7 @@ def encode_Reminder(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_any_encode_Any(v, parts)
+        n = encode_Any(v, parts)
         parts[slot] = head = b'"' + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.period
@@ -102,7 +86,7 @@ def encode_Reminder(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_timestamp_encode_Timestamp(Timestamp.from_wrapped(v), parts)
+        n = encode_Timestamp(Timestamp.from_wrapped(v), parts)
         parts[slot] = head = b"2" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.due_time
@@ -117,7 +101,7 @@ def encode_Reminder(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_timestamp_encode_Timestamp(Timestamp.from_wrapped(v), parts)
+        n = encode_Timestamp(Timestamp.from_wrapped(v), parts)
         parts[slot] = head = b"B" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.is_timer
@@ -204,7 +188,7 @@ def decode_Reminder(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_data = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, f_data)
+            f_data = decode_Any(b, at, stop, depth - 1, f_data)
             at = stop
         elif tag == 42:
             n = b[at]
@@ -223,9 +207,7 @@ def decode_Reminder(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_registered_time = google_protobuf__codec_timestamp_decode_Timestamp(
-                b, at, stop, depth - 1, f_registered_time
-            )
+            f_registered_time = decode_Timestamp(b, at, stop, depth - 1, f_registered_time)
             at = stop
         elif tag == 58:
             n = b[at]
@@ -244,9 +226,7 @@ def decode_Reminder(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_expiration_time = google_protobuf__codec_timestamp_decode_Timestamp(
-                b, at, stop, depth - 1, f_expiration_time
-            )
+            f_expiration_time = decode_Timestamp(b, at, stop, depth - 1, f_expiration_time)
             at = stop
         elif tag == 72:
             f_is_timer = b[at]
@@ -393,7 +373,7 @@ def encode_InternalInvokeRequest(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_InvokeRequest(v, parts)
+        n = encode_InvokeRequest(v, parts)
         parts[slot] = head = b"\x1a" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.actor
@@ -508,9 +488,7 @@ def decode_InternalInvokeRequest(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_message = dapr_proto_common_v1__codec_common_decode_InvokeRequest(
-                b, at, stop, depth - 1, f_message
-            )
+            f_message = decode_InvokeRequest(b, at, stop, depth - 1, f_message)
             at = stop
         elif tag == 34:
             n = b[at]
@@ -598,7 +576,7 @@ def encode_InternalInvokeResponse(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_InvokeResponse(v, parts)
+        n = encode_InvokeResponse(v, parts)
         parts[slot] = head = b'"' + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -766,9 +744,7 @@ def decode_InternalInvokeResponse(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_message = dapr_proto_common_v1__codec_common_decode_InvokeResponse(
-                b, at, stop, depth - 1, f_message
-            )
+            f_message = decode_InvokeResponse(b, at, stop, depth - 1, f_message)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -799,7 +775,7 @@ def encode_InternalInvokeRequestStream(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_StreamPayload(v, parts)
+        n = encode_StreamPayload(v, parts)
         parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -849,9 +825,7 @@ def decode_InternalInvokeRequestStream(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_payload = dapr_proto_common_v1__codec_common_decode_StreamPayload(
-                b, at, stop, depth - 1, f_payload
-            )
+            f_payload = decode_StreamPayload(b, at, stop, depth - 1, f_payload)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -880,7 +854,7 @@ def encode_InternalInvokeResponseStream(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_StreamPayload(v, parts)
+        n = encode_StreamPayload(v, parts)
         parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -930,9 +904,7 @@ def decode_InternalInvokeResponseStream(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_payload = dapr_proto_common_v1__codec_common_decode_StreamPayload(
-                b, at, stop, depth - 1, f_payload
-            )
+            f_payload = decode_StreamPayload(b, at, stop, depth - 1, f_payload)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -1026,7 +998,7 @@ def encode_Status(m, parts):
         for v in v:
             slot = len(parts)
             add(b"")
-            n = google_protobuf__codec_any_encode_Any(v, parts)
+            n = encode_Any(v, parts)
             parts[slot] = head = b"\x1a" + (_VARINT[n] if n < 128 else _varint(n))
             size += n + len(head)
     v = m._unknown_fields
@@ -1081,7 +1053,7 @@ def decode_Status(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            v = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1)
+            v = decode_Any(b, at, stop, depth - 1)
             at = stop
             f_details.append(v)
         else:

@@ -16,12 +16,7 @@ from meshnode.wire._runtime import too_deep as _too_deep
 from meshnode.wire._runtime import truncated as _truncated
 from meshnode.wire._runtime import uint32 as _uint32
 from meshnode.wire._runtime import varint as _varint
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    decode_JobFailurePolicy as dapr_proto_common_v1__codec_common_decode_JobFailurePolicy,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    encode_JobFailurePolicy as dapr_proto_common_v1__codec_common_encode_JobFailurePolicy,
-)
+from meshnode.wire.dapr.proto.common.v1._codec_common import decode_JobFailurePolicy, encode_JobFailurePolicy
 from meshnode.wire.dapr.proto.runtime.v1 import (
     ActorEntityConfig,
     ActorReentrancyConfig,
@@ -63,14 +58,8 @@ from meshnode.wire.dapr.proto.runtime.v1 import (
     UnregisterActorTimerRequest,
 )
 from meshnode.wire.google.protobuf import Duration
-from meshnode.wire.google.protobuf._codec_any import decode_Any as google_protobuf__codec_any_decode_Any
-from meshnode.wire.google.protobuf._codec_any import encode_Any as google_protobuf__codec_any_encode_Any
-from meshnode.wire.google.protobuf._codec_duration import (
-    decode_Duration as google_protobuf__codec_duration_decode_Duration,
-)
-from meshnode.wire.google.protobuf._codec_duration import (
-    encode_Duration as google_protobuf__codec_duration_encode_Duration,
-)
+from meshnode.wire.google.protobuf._codec_any import decode_Any, encode_Any
+from meshnode.wire.google.protobuf._codec_duration import decode_Duration, encode_Duration
 
 _new = object.__new__
 
@@ -424,7 +413,7 @@ def encode_RegisterActorReminderRequest(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_JobFailurePolicy(v, parts)
+        n = encode_JobFailurePolicy(v, parts)
         parts[slot] = head = b"J" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -540,9 +529,7 @@ def decode_RegisterActorReminderRequest(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_failure_policy = dapr_proto_common_v1__codec_common_decode_JobFailurePolicy(
-                b, at, stop, depth - 1, f_failure_policy
-            )
+            f_failure_policy = decode_JobFailurePolicy(b, at, stop, depth - 1, f_failure_policy)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -948,7 +935,7 @@ def encode_TransactionalActorStateOperation(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_any_encode_Any(v, parts)
+        n = encode_Any(v, parts)
         parts[slot] = head = b"\x1a" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.metadata
@@ -1010,7 +997,7 @@ def decode_TransactionalActorStateOperation(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_value = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, f_value)
+            f_value = decode_Any(b, at, stop, depth - 1, f_value)
             at = stop
         elif tag == 34:
             n = b[at]
@@ -1361,7 +1348,7 @@ def encode_GetActorReminderResponse(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_any_encode_Any(v, parts)
+        n = encode_Any(v, parts)
         parts[slot] = head = b"2" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.ttl
@@ -1448,7 +1435,7 @@ def decode_GetActorReminderResponse(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_data = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, f_data)
+            f_data = decode_Any(b, at, stop, depth - 1, f_data)
             at = stop
         elif tag == 58:
             n = b[at]
@@ -1726,7 +1713,7 @@ def encode_ActorReminder(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_any_encode_Any(v, parts)
+        n = encode_Any(v, parts)
         parts[slot] = head = b"2" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.ttl
@@ -1813,7 +1800,7 @@ def decode_ActorReminder(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_data = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, f_data)
+            f_data = decode_Any(b, at, stop, depth - 1, f_data)
             at = stop
         elif tag == 58:
             n = b[at]
@@ -1989,7 +1976,7 @@ def encode_GetActorTimerResponse(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_any_encode_Any(v, parts)
+        n = encode_Any(v, parts)
         parts[slot] = head = b":" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -2086,7 +2073,7 @@ def decode_GetActorTimerResponse(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_data = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, f_data)
+            f_data = decode_Any(b, at, stop, depth - 1, f_data)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -2373,7 +2360,7 @@ def encode_ActorTimer(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_any_encode_Any(v, parts)
+        n = encode_Any(v, parts)
         parts[slot] = head = b":" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -2470,7 +2457,7 @@ def decode_ActorTimer(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_data = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, f_data)
+            f_data = decode_Any(b, at, stop, depth - 1, f_data)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -2810,14 +2797,14 @@ def encode_SubscribeActorEventsRequestInitialAlpha1(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_duration_encode_Duration(Duration.from_wrapped(v), parts)
+        n = encode_Duration(Duration.from_wrapped(v), parts)
         parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.drain_ongoing_call_timeout
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_duration_encode_Duration(Duration.from_wrapped(v), parts)
+        n = encode_Duration(Duration.from_wrapped(v), parts)
         parts[slot] = head = b"\x1a" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.drain_rebalanced_actors
@@ -2899,9 +2886,7 @@ def decode_SubscribeActorEventsRequestInitialAlpha1(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_actor_idle_timeout = google_protobuf__codec_duration_decode_Duration(
-                b, at, stop, depth - 1, f_actor_idle_timeout
-            )
+            f_actor_idle_timeout = decode_Duration(b, at, stop, depth - 1, f_actor_idle_timeout)
             at = stop
         elif tag == 26:
             n = b[at]
@@ -2912,7 +2897,7 @@ def decode_SubscribeActorEventsRequestInitialAlpha1(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_drain_ongoing_call_timeout = google_protobuf__codec_duration_decode_Duration(
+            f_drain_ongoing_call_timeout = decode_Duration(
                 b, at, stop, depth - 1, f_drain_ongoing_call_timeout
             )
             at = stop
@@ -3687,7 +3672,7 @@ def encode_SubscribeActorEventsResponseReminderRequestAlpha1(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_any_encode_Any(v, parts)
+        n = encode_Any(v, parts)
         parts[slot] = head = b":" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.metadata
@@ -3789,7 +3774,7 @@ def decode_SubscribeActorEventsResponseReminderRequestAlpha1(b, at, end, depth, 
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_data = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, f_data)
+            f_data = decode_Any(b, at, stop, depth - 1, f_data)
             at = stop
         elif tag == 66:
             n = b[at]
@@ -3887,7 +3872,7 @@ def encode_SubscribeActorEventsResponseTimerRequestAlpha1(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_any_encode_Any(v, parts)
+        n = encode_Any(v, parts)
         parts[slot] = head = b"B" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.metadata
@@ -3999,7 +3984,7 @@ def decode_SubscribeActorEventsResponseTimerRequestAlpha1(b, at, end, depth, m=N
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_data = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, f_data)
+            f_data = decode_Any(b, at, stop, depth - 1, f_data)
             at = stop
         elif tag == 74:
             n = b[at]
@@ -4145,14 +4130,14 @@ def encode_ActorEntityConfig(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_duration_encode_Duration(Duration.from_wrapped(v), parts)
+        n = encode_Duration(Duration.from_wrapped(v), parts)
         parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.drain_ongoing_call_timeout
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_duration_encode_Duration(Duration.from_wrapped(v), parts)
+        n = encode_Duration(Duration.from_wrapped(v), parts)
         parts[slot] = head = b"\x1a" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.drain_rebalanced_actors
@@ -4224,9 +4209,7 @@ def decode_ActorEntityConfig(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_actor_idle_timeout = google_protobuf__codec_duration_decode_Duration(
-                b, at, stop, depth - 1, f_actor_idle_timeout
-            )
+            f_actor_idle_timeout = decode_Duration(b, at, stop, depth - 1, f_actor_idle_timeout)
             at = stop
         elif tag == 26:
             n = b[at]
@@ -4237,7 +4220,7 @@ def decode_ActorEntityConfig(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_drain_ongoing_call_timeout = google_protobuf__codec_duration_decode_Duration(
+            f_drain_ongoing_call_timeout = decode_Duration(
                 b, at, stop, depth - 1, f_drain_ongoing_call_timeout
             )
             at = stop

@@ -15,16 +15,10 @@ from meshnode.wire._runtime import too_deep as _too_deep
 from meshnode.wire._runtime import truncated as _truncated
 from meshnode.wire._runtime import varint as _varint
 from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    decode_HttpExtension as dapr_proto_common_v1__codec_common_decode_HttpExtension,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    decode_StateItem as dapr_proto_common_v1__codec_common_decode_StateItem,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    encode_HttpExtension as dapr_proto_common_v1__codec_common_encode_HttpExtension,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    encode_StateItem as dapr_proto_common_v1__codec_common_encode_StateItem,
+    decode_HttpExtension,
+    decode_StateItem,
+    encode_HttpExtension,
+    encode_StateItem,
 )
 from meshnode.wire.dapr.proto.runtime.v1 import (
     BindingEventRequest,
@@ -48,14 +42,8 @@ from meshnode.wire.dapr.proto.runtime.v1 import (
     TopicRule,
     TopicSubscription,
 )
-from meshnode.wire.google.protobuf._codec_any import decode_Any as google_protobuf__codec_any_decode_Any
-from meshnode.wire.google.protobuf._codec_any import encode_Any as google_protobuf__codec_any_encode_Any
-from meshnode.wire.google.protobuf._codec_struct import (
-    decode_Struct as google_protobuf__codec_struct_decode_Struct,
-)
-from meshnode.wire.google.protobuf._codec_struct import (
-    encode_Struct as google_protobuf__codec_struct_encode_Struct,
-)
+from meshnode.wire.google.protobuf._codec_any import decode_Any, encode_Any
+from meshnode.wire.google.protobuf._codec_struct import decode_Struct, encode_Struct
 
 _BindingEventResponseBindingEventConcurrency_0 = BindingEventResponseBindingEventConcurrency(0)
 _BindingEventResponseBindingEventConcurrency_members = (
@@ -83,7 +71,7 @@ def encode_JobEventRequest(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_any_encode_Any(v, parts)
+        n = encode_Any(v, parts)
         parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.method
@@ -106,7 +94,7 @@ def encode_JobEventRequest(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_HttpExtension(v, parts)
+        n = encode_HttpExtension(v, parts)
         parts[slot] = head = b"*" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -159,7 +147,7 @@ def decode_JobEventRequest(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_data = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, f_data)
+            f_data = decode_Any(b, at, stop, depth - 1, f_data)
             at = stop
         elif tag == 26:
             n = b[at]
@@ -186,9 +174,7 @@ def decode_JobEventRequest(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_http_extension = dapr_proto_common_v1__codec_common_decode_HttpExtension(
-                b, at, stop, depth - 1, f_http_extension
-            )
+            f_http_extension = decode_HttpExtension(b, at, stop, depth - 1, f_http_extension)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -320,7 +306,7 @@ def encode_TopicEventRequest(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_struct_encode_Struct(v, parts)
+        n = encode_Struct(v, parts)
         parts[slot] = head = b"R" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -447,7 +433,7 @@ def decode_TopicEventRequest(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_extensions = google_protobuf__codec_struct_decode_Struct(b, at, stop, depth - 1, f_extensions)
+            f_extensions = decode_Struct(b, at, stop, depth - 1, f_extensions)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -577,7 +563,7 @@ def encode_TopicEventCeRequest(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_struct_encode_Struct(v, parts)
+        n = encode_Struct(v, parts)
         parts[slot] = head = b":" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -674,7 +660,7 @@ def decode_TopicEventCeRequest(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_extensions = google_protobuf__codec_struct_decode_Struct(b, at, stop, depth - 1, f_extensions)
+            f_extensions = decode_Struct(b, at, stop, depth - 1, f_extensions)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -1247,7 +1233,7 @@ def encode_BindingEventResponse(m, parts):
         for v in v:
             slot = len(parts)
             add(b"")
-            n = dapr_proto_common_v1__codec_common_encode_StateItem(v, parts)
+            n = encode_StateItem(v, parts)
             parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
             size += n + len(head)
     v = m.to
@@ -1321,7 +1307,7 @@ def decode_BindingEventResponse(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            v = dapr_proto_common_v1__codec_common_decode_StateItem(b, at, stop, depth - 1)
+            v = decode_StateItem(b, at, stop, depth - 1)
             at = stop
             f_states.append(v)
         elif tag == 26:

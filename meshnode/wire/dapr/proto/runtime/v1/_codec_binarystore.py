@@ -10,12 +10,7 @@ from meshnode.wire._runtime import skip as _skip
 from meshnode.wire._runtime import too_deep as _too_deep
 from meshnode.wire._runtime import truncated as _truncated
 from meshnode.wire._runtime import varint as _varint
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    decode_StreamPayload as dapr_proto_common_v1__codec_common_decode_StreamPayload,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    encode_StreamPayload as dapr_proto_common_v1__codec_common_encode_StreamPayload,
-)
+from meshnode.wire.dapr.proto.common.v1._codec_common import decode_StreamPayload, encode_StreamPayload
 from meshnode.wire.dapr.proto.runtime.v1 import (
     DeleteBinaryFileRequestAlpha1,
     DeleteBinaryFileResponseAlpha1,
@@ -43,7 +38,7 @@ def encode_SetBinaryFileRequestAlpha1(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_StreamPayload(v, parts)
+        n = encode_StreamPayload(v, parts)
         parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -96,9 +91,7 @@ def decode_SetBinaryFileRequestAlpha1(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_payload = dapr_proto_common_v1__codec_common_decode_StreamPayload(
-                b, at, stop, depth - 1, f_payload
-            )
+            f_payload = decode_StreamPayload(b, at, stop, depth - 1, f_payload)
             at = stop
             f_initial_request = None
         else:
@@ -322,7 +315,7 @@ def encode_GetBinaryFileResponseAlpha1(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_StreamPayload(v, parts)
+        n = encode_StreamPayload(v, parts)
         parts[slot] = head = b"\n" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -359,9 +352,7 @@ def decode_GetBinaryFileResponseAlpha1(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_payload = dapr_proto_common_v1__codec_common_decode_StreamPayload(
-                b, at, stop, depth - 1, f_payload
-            )
+            f_payload = decode_StreamPayload(b, at, stop, depth - 1, f_payload)
             at = stop
         else:
             at = _skip(b, at, tag, depth)

@@ -13,10 +13,8 @@ from meshnode.wire._runtime import too_deep as _too_deep
 from meshnode.wire._runtime import truncated as _truncated
 from meshnode.wire._runtime import varint as _varint
 from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    decode_ConfigurationItem as dapr_proto_common_v1__codec_common_decode_ConfigurationItem,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    encode_ConfigurationItem as dapr_proto_common_v1__codec_common_encode_ConfigurationItem,
+    decode_ConfigurationItem,
+    encode_ConfigurationItem,
 )
 from meshnode.wire.dapr.proto.runtime.v1 import (
     GetConfigurationRequest,
@@ -147,7 +145,7 @@ def encode_GetConfigurationResponse(m, parts):
             v = value
             slot = len(parts)
             add(b"")
-            n = dapr_proto_common_v1__codec_common_encode_ConfigurationItem(v, parts)
+            n = encode_ConfigurationItem(v, parts)
             parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
             size += n + len(head)
             n = size - before
@@ -189,7 +187,7 @@ def _decode_GetConfigurationResponse_items(b, at, end, depth, mapping):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            value = dapr_proto_common_v1__codec_common_decode_ConfigurationItem(b, at, stop, depth - 1, value)
+            value = decode_ConfigurationItem(b, at, stop, depth - 1, value)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -198,7 +196,7 @@ def _decode_GetConfigurationResponse_items(b, at, end, depth, mapping):
         raise _truncated()
     if whole:
         if value is None:
-            value = dapr_proto_common_v1__codec_common_decode_ConfigurationItem(b"", 0, 0, depth - 1)
+            value = decode_ConfigurationItem(b"", 0, 0, depth - 1)
         mapping[key] = value
     return whole
 
@@ -447,7 +445,7 @@ def encode_SubscribeConfigurationResponse(m, parts):
             v = value
             slot = len(parts)
             add(b"")
-            n = dapr_proto_common_v1__codec_common_encode_ConfigurationItem(v, parts)
+            n = encode_ConfigurationItem(v, parts)
             parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
             size += n + len(head)
             n = size - before
@@ -489,7 +487,7 @@ def _decode_SubscribeConfigurationResponse_items(b, at, end, depth, mapping):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            value = dapr_proto_common_v1__codec_common_decode_ConfigurationItem(b, at, stop, depth - 1, value)
+            value = decode_ConfigurationItem(b, at, stop, depth - 1, value)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -498,7 +496,7 @@ def _decode_SubscribeConfigurationResponse_items(b, at, end, depth, mapping):
         raise _truncated()
     if whole:
         if value is None:
-            value = dapr_proto_common_v1__codec_common_decode_ConfigurationItem(b"", 0, 0, depth - 1)
+            value = decode_ConfigurationItem(b"", 0, 0, depth - 1)
         mapping[key] = value
     return whole
 

@@ -46,20 +46,9 @@ from meshnode.wire.dapr.proto.runtime.v1 import (
     ConversationToolsFunction,
 )
 from meshnode.wire.google.protobuf import Duration
-from meshnode.wire.google.protobuf._codec_any import decode_Any as google_protobuf__codec_any_decode_Any
-from meshnode.wire.google.protobuf._codec_any import encode_Any as google_protobuf__codec_any_encode_Any
-from meshnode.wire.google.protobuf._codec_duration import (
-    decode_Duration as google_protobuf__codec_duration_decode_Duration,
-)
-from meshnode.wire.google.protobuf._codec_duration import (
-    encode_Duration as google_protobuf__codec_duration_encode_Duration,
-)
-from meshnode.wire.google.protobuf._codec_struct import (
-    decode_Struct as google_protobuf__codec_struct_decode_Struct,
-)
-from meshnode.wire.google.protobuf._codec_struct import (
-    encode_Struct as google_protobuf__codec_struct_encode_Struct,
-)
+from meshnode.wire.google.protobuf._codec_any import decode_Any, encode_Any
+from meshnode.wire.google.protobuf._codec_duration import decode_Duration, encode_Duration
+from meshnode.wire.google.protobuf._codec_struct import decode_Struct, encode_Struct
 
 _new = object.__new__
 
@@ -108,7 +97,7 @@ def encode_ConversationRequest(m, parts):
             v = value
             slot = len(parts)
             add(b"")
-            n = google_protobuf__codec_any_encode_Any(v, parts)
+            n = encode_Any(v, parts)
             parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
             size += n + len(head)
             n = size - before
@@ -162,7 +151,7 @@ def _decode_ConversationRequest_parameters(b, at, end, depth, mapping):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            value = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, value)
+            value = decode_Any(b, at, stop, depth - 1, value)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -171,7 +160,7 @@ def _decode_ConversationRequest_parameters(b, at, end, depth, mapping):
         raise _truncated()
     if whole:
         if value is None:
-            value = google_protobuf__codec_any_decode_Any(b"", 0, 0, depth - 1)
+            value = decode_Any(b"", 0, 0, depth - 1)
         mapping[key] = value
     return whole
 
@@ -334,7 +323,7 @@ def encode_ConversationRequestAlpha2(m, parts):
             v = value
             slot = len(parts)
             add(b"")
-            n = google_protobuf__codec_any_encode_Any(v, parts)
+            n = encode_Any(v, parts)
             parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
             size += n + len(head)
             n = size - before
@@ -372,14 +361,14 @@ def encode_ConversationRequestAlpha2(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_struct_encode_Struct(v, parts)
+        n = encode_Struct(v, parts)
         parts[slot] = head = b"R" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.prompt_cache_retention
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_duration_encode_Duration(Duration.from_wrapped(v), parts)
+        n = encode_Duration(Duration.from_wrapped(v), parts)
         parts[slot] = head = b"Z" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.max_tokens
@@ -423,7 +412,7 @@ def _decode_ConversationRequestAlpha2_parameters(b, at, end, depth, mapping):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            value = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, value)
+            value = decode_Any(b, at, stop, depth - 1, value)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -432,7 +421,7 @@ def _decode_ConversationRequestAlpha2_parameters(b, at, end, depth, mapping):
         raise _truncated()
     if whole:
         if value is None:
-            value = google_protobuf__codec_any_decode_Any(b"", 0, 0, depth - 1)
+            value = decode_Any(b"", 0, 0, depth - 1)
         mapping[key] = value
     return whole
 
@@ -574,9 +563,7 @@ def decode_ConversationRequestAlpha2(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_response_format = google_protobuf__codec_struct_decode_Struct(
-                b, at, stop, depth - 1, f_response_format
-            )
+            f_response_format = decode_Struct(b, at, stop, depth - 1, f_response_format)
             at = stop
         elif tag == 90:
             n = b[at]
@@ -587,9 +574,7 @@ def decode_ConversationRequestAlpha2(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_prompt_cache_retention = google_protobuf__codec_duration_decode_Duration(
-                b, at, stop, depth - 1, f_prompt_cache_retention
-            )
+            f_prompt_cache_retention = decode_Duration(b, at, stop, depth - 1, f_prompt_cache_retention)
             at = stop
         elif tag == 96:
             f_max_tokens = b[at]
@@ -1607,7 +1592,7 @@ def encode_ConversationResult(m, parts):
             v = value
             slot = len(parts)
             add(b"")
-            n = google_protobuf__codec_any_encode_Any(v, parts)
+            n = encode_Any(v, parts)
             parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
             size += n + len(head)
             n = size - before
@@ -1649,7 +1634,7 @@ def _decode_ConversationResult_parameters(b, at, end, depth, mapping):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            value = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, value)
+            value = decode_Any(b, at, stop, depth - 1, value)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -1658,7 +1643,7 @@ def _decode_ConversationResult_parameters(b, at, end, depth, mapping):
         raise _truncated()
     if whole:
         if value is None:
-            value = google_protobuf__codec_any_decode_Any(b"", 0, 0, depth - 1)
+            value = decode_Any(b"", 0, 0, depth - 1)
         mapping[key] = value
     return whole
 
@@ -2512,7 +2497,7 @@ def encode_ConversationToolsFunction(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_struct_encode_Struct(v, parts)
+        n = encode_Struct(v, parts)
         parts[slot] = head = b"\x1a" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -2569,7 +2554,7 @@ def decode_ConversationToolsFunction(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_parameters = google_protobuf__codec_struct_decode_Struct(b, at, stop, depth - 1, f_parameters)
+            f_parameters = decode_Struct(b, at, stop, depth - 1, f_parameters)
             at = stop
         else:
             at = _skip(b, at, tag, depth)

@@ -12,12 +12,7 @@ from meshnode.wire._runtime import skip as _skip
 from meshnode.wire._runtime import too_deep as _too_deep
 from meshnode.wire._runtime import truncated as _truncated
 from meshnode.wire._runtime import varint as _varint
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    decode_StreamPayload as dapr_proto_common_v1__codec_common_decode_StreamPayload,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    encode_StreamPayload as dapr_proto_common_v1__codec_common_encode_StreamPayload,
-)
+from meshnode.wire.dapr.proto.common.v1._codec_common import decode_StreamPayload, encode_StreamPayload
 from meshnode.wire.dapr.proto.runtime.v1 import (
     DecryptRequest,
     DecryptRequestOptions,
@@ -1459,7 +1454,7 @@ def encode_EncryptRequest(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_StreamPayload(v, parts)
+        n = encode_StreamPayload(v, parts)
         parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -1509,9 +1504,7 @@ def decode_EncryptRequest(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_payload = dapr_proto_common_v1__codec_common_decode_StreamPayload(
-                b, at, stop, depth - 1, f_payload
-            )
+            f_payload = decode_StreamPayload(b, at, stop, depth - 1, f_payload)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -1679,7 +1672,7 @@ def encode_EncryptResponse(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_StreamPayload(v, parts)
+        n = encode_StreamPayload(v, parts)
         parts[slot] = head = b"\n" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -1716,9 +1709,7 @@ def decode_EncryptResponse(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_payload = dapr_proto_common_v1__codec_common_decode_StreamPayload(
-                b, at, stop, depth - 1, f_payload
-            )
+            f_payload = decode_StreamPayload(b, at, stop, depth - 1, f_payload)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -1746,7 +1737,7 @@ def encode_DecryptRequest(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_StreamPayload(v, parts)
+        n = encode_StreamPayload(v, parts)
         parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -1796,9 +1787,7 @@ def decode_DecryptRequest(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_payload = dapr_proto_common_v1__codec_common_decode_StreamPayload(
-                b, at, stop, depth - 1, f_payload
-            )
+            f_payload = decode_StreamPayload(b, at, stop, depth - 1, f_payload)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -1895,7 +1884,7 @@ def encode_DecryptResponse(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_StreamPayload(v, parts)
+        n = encode_StreamPayload(v, parts)
         parts[slot] = head = b"\n" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -1932,9 +1921,7 @@ def decode_DecryptResponse(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_payload = dapr_proto_common_v1__codec_common_decode_StreamPayload(
-                b, at, stop, depth - 1, f_payload
-            )
+            f_payload = decode_StreamPayload(b, at, stop, depth - 1, f_payload)
             at = stop
         else:
             at = _skip(b, at, tag, depth)

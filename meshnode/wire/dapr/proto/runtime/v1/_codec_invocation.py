@@ -9,12 +9,7 @@ from meshnode.wire._runtime import skip as _skip
 from meshnode.wire._runtime import too_deep as _too_deep
 from meshnode.wire._runtime import truncated as _truncated
 from meshnode.wire._runtime import varint as _varint
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    decode_InvokeRequest as dapr_proto_common_v1__codec_common_decode_InvokeRequest,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    encode_InvokeRequest as dapr_proto_common_v1__codec_common_encode_InvokeRequest,
-)
+from meshnode.wire.dapr.proto.common.v1._codec_common import decode_InvokeRequest, encode_InvokeRequest
 from meshnode.wire.dapr.proto.runtime.v1 import InvokeServiceRequest
 
 _new = object.__new__
@@ -35,7 +30,7 @@ def encode_InvokeServiceRequest(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_InvokeRequest(v, parts)
+        n = encode_InvokeRequest(v, parts)
         parts[slot] = head = b"\x1a" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -82,9 +77,7 @@ def decode_InvokeServiceRequest(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_message = dapr_proto_common_v1__codec_common_decode_InvokeRequest(
-                b, at, stop, depth - 1, f_message
-            )
+            f_message = decode_InvokeRequest(b, at, stop, depth - 1, f_message)
             at = stop
         else:
             at = _skip(b, at, tag, depth)

@@ -12,12 +12,7 @@ from meshnode.wire._runtime import too_deep as _too_deep
 from meshnode.wire._runtime import truncated as _truncated
 from meshnode.wire._runtime import uint32 as _uint32
 from meshnode.wire._runtime import varint as _varint
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    decode_JobFailurePolicy as dapr_proto_common_v1__codec_common_decode_JobFailurePolicy,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    encode_JobFailurePolicy as dapr_proto_common_v1__codec_common_encode_JobFailurePolicy,
-)
+from meshnode.wire.dapr.proto.common.v1._codec_common import decode_JobFailurePolicy, encode_JobFailurePolicy
 from meshnode.wire.dapr.proto.runtime.v1 import (
     DeleteJobRequest,
     DeleteJobResponse,
@@ -35,8 +30,7 @@ from meshnode.wire.dapr.proto.runtime.v1 import (
     ScheduleJobRequest,
     ScheduleJobResponse,
 )
-from meshnode.wire.google.protobuf._codec_any import decode_Any as google_protobuf__codec_any_decode_Any
-from meshnode.wire.google.protobuf._codec_any import encode_Any as google_protobuf__codec_any_encode_Any
+from meshnode.wire.google.protobuf._codec_any import decode_Any, encode_Any
 
 _new = object.__new__
 
@@ -85,14 +79,14 @@ def encode_Job(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_any_encode_Any(v, parts)
+        n = encode_Any(v, parts)
         parts[slot] = head = b"2" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.failure_policy
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_JobFailurePolicy(v, parts)
+        n = encode_JobFailurePolicy(v, parts)
         parts[slot] = head = b":" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -179,7 +173,7 @@ def decode_Job(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_data = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, f_data)
+            f_data = decode_Any(b, at, stop, depth - 1, f_data)
             at = stop
         elif tag == 58:
             n = b[at]
@@ -190,9 +184,7 @@ def decode_Job(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_failure_policy = dapr_proto_common_v1__codec_common_decode_JobFailurePolicy(
-                b, at, stop, depth - 1, f_failure_policy
-            )
+            f_failure_policy = decode_JobFailurePolicy(b, at, stop, depth - 1, f_failure_policy)
             at = stop
         else:
             at = _skip(b, at, tag, depth)

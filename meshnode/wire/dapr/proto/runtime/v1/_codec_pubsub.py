@@ -24,16 +24,10 @@ from meshnode.wire.dapr.proto.runtime.v1 import (
     SubscribeTopicEventsResponseInitialAlpha1,
 )
 from meshnode.wire.dapr.proto.runtime.v1._codec_appcallback import (
-    decode_TopicEventRequest as dapr_proto_runtime_v1__codec_appcallback_decode_TopicEventRequest,
-)
-from meshnode.wire.dapr.proto.runtime.v1._codec_appcallback import (
-    decode_TopicEventResponse as dapr_proto_runtime_v1__codec_appcallback_decode_TopicEventResponse,
-)
-from meshnode.wire.dapr.proto.runtime.v1._codec_appcallback import (
-    encode_TopicEventRequest as dapr_proto_runtime_v1__codec_appcallback_encode_TopicEventRequest,
-)
-from meshnode.wire.dapr.proto.runtime.v1._codec_appcallback import (
-    encode_TopicEventResponse as dapr_proto_runtime_v1__codec_appcallback_encode_TopicEventResponse,
+    decode_TopicEventRequest,
+    decode_TopicEventResponse,
+    encode_TopicEventRequest,
+    encode_TopicEventResponse,
 )
 
 _new = object.__new__
@@ -751,7 +745,7 @@ def encode_SubscribeTopicEventsRequestProcessedAlpha1(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_runtime_v1__codec_appcallback_encode_TopicEventResponse(v, parts)
+        n = encode_TopicEventResponse(v, parts)
         parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -798,9 +792,7 @@ def decode_SubscribeTopicEventsRequestProcessedAlpha1(b, at, end, depth, m=None)
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_status = dapr_proto_runtime_v1__codec_appcallback_decode_TopicEventResponse(
-                b, at, stop, depth - 1, f_status
-            )
+            f_status = decode_TopicEventResponse(b, at, stop, depth - 1, f_status)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -829,7 +821,7 @@ def encode_SubscribeTopicEventsResponseAlpha1(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_runtime_v1__codec_appcallback_encode_TopicEventRequest(v, parts)
+        n = encode_TopicEventRequest(v, parts)
         parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -882,9 +874,7 @@ def decode_SubscribeTopicEventsResponseAlpha1(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_event_message = dapr_proto_runtime_v1__codec_appcallback_decode_TopicEventRequest(
-                b, at, stop, depth - 1, f_event_message
-            )
+            f_event_message = decode_TopicEventRequest(b, at, stop, depth - 1, f_event_message)
             at = stop
             f_initial_response = None
         else:

@@ -50,20 +50,9 @@ from meshnode.wire.dapr.proto.runtime.v1 import (
     TotalHitsRelation,
 )
 from meshnode.wire.google.protobuf import Duration
-from meshnode.wire.google.protobuf._codec_duration import (
-    decode_Duration as google_protobuf__codec_duration_decode_Duration,
-)
-from meshnode.wire.google.protobuf._codec_duration import (
-    encode_Duration as google_protobuf__codec_duration_encode_Duration,
-)
-from meshnode.wire.google.protobuf._codec_struct import (
-    decode_Struct as google_protobuf__codec_struct_decode_Struct,
-)
-from meshnode.wire.google.protobuf._codec_struct import (
-    encode_Struct as google_protobuf__codec_struct_encode_Struct,
-)
-from meshnode.wire.google.rpc._codec_status import decode_Status as google_rpc__codec_status_decode_Status
-from meshnode.wire.google.rpc._codec_status import encode_Status as google_rpc__codec_status_encode_Status
+from meshnode.wire.google.protobuf._codec_duration import decode_Duration, encode_Duration
+from meshnode.wire.google.protobuf._codec_struct import decode_Struct, encode_Struct
+from meshnode.wire.google.rpc._codec_status import decode_Status, encode_Status
 
 _IndexAck_0 = IndexAck(0)
 _IndexAck_members = IndexAck._value2member_map_
@@ -344,7 +333,7 @@ def encode_IndexingOptionsAlpha1(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_duration_encode_Duration(Duration.from_wrapped(v), parts)
+        n = encode_Duration(Duration.from_wrapped(v), parts)
         parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.on_wait_timeout
@@ -398,9 +387,7 @@ def decode_IndexingOptionsAlpha1(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_wait_timeout = google_protobuf__codec_duration_decode_Duration(
-                b, at, stop, depth - 1, f_wait_timeout
-            )
+            f_wait_timeout = decode_Duration(b, at, stop, depth - 1, f_wait_timeout)
             at = stop
         elif tag == 24:
             f_on_wait_timeout = b[at]
@@ -439,7 +426,7 @@ def encode_FailedItem(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_rpc__codec_status_encode_Status(v, parts)
+        n = encode_Status(v, parts)
         parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -486,7 +473,7 @@ def decode_FailedItem(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_error = google_rpc__codec_status_decode_Status(b, at, stop, depth - 1, f_error)
+            f_error = decode_Status(b, at, stop, depth - 1, f_error)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -1621,14 +1608,14 @@ def encode_SearchQuery(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_struct_encode_Struct(v, parts)
+        n = encode_Struct(v, parts)
         parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.filter
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_struct_encode_Struct(v, parts)
+        n = encode_Struct(v, parts)
         parts[slot] = head = b"\x1a" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.top_k
@@ -1745,7 +1732,7 @@ def decode_SearchQuery(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_native = google_protobuf__codec_struct_decode_Struct(b, at, stop, depth - 1, f_native)
+            f_native = decode_Struct(b, at, stop, depth - 1, f_native)
             at = stop
             f_text = None
         elif tag == 26:
@@ -1757,7 +1744,7 @@ def decode_SearchQuery(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_filter = google_protobuf__codec_struct_decode_Struct(b, at, stop, depth - 1, f_filter)
+            f_filter = decode_Struct(b, at, stop, depth - 1, f_filter)
             at = stop
         elif tag == 32:
             f_top_k = b[at]

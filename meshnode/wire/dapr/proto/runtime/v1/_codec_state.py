@@ -15,22 +15,12 @@ from meshnode.wire._runtime import truncated as _truncated
 from meshnode.wire._runtime import varint as _varint
 from meshnode.wire.dapr.proto.common.v1 import StateOptionsStateConsistency
 from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    decode_Etag as dapr_proto_common_v1__codec_common_decode_Etag,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    decode_StateItem as dapr_proto_common_v1__codec_common_decode_StateItem,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    decode_StateOptions as dapr_proto_common_v1__codec_common_decode_StateOptions,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    encode_Etag as dapr_proto_common_v1__codec_common_encode_Etag,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    encode_StateItem as dapr_proto_common_v1__codec_common_encode_StateItem,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    encode_StateOptions as dapr_proto_common_v1__codec_common_encode_StateOptions,
+    decode_Etag,
+    decode_StateItem,
+    decode_StateOptions,
+    encode_Etag,
+    encode_StateItem,
+    encode_StateOptions,
 )
 from meshnode.wire.dapr.proto.runtime.v1 import (
     BulkStateItem,
@@ -584,14 +574,14 @@ def encode_DeleteStateRequest(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_Etag(v, parts)
+        n = encode_Etag(v, parts)
         parts[slot] = head = b"\x1a" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.options
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_StateOptions(v, parts)
+        n = encode_StateOptions(v, parts)
         parts[slot] = head = b'"' + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.metadata
@@ -655,7 +645,7 @@ def decode_DeleteStateRequest(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_etag = dapr_proto_common_v1__codec_common_decode_Etag(b, at, stop, depth - 1, f_etag)
+            f_etag = decode_Etag(b, at, stop, depth - 1, f_etag)
             at = stop
         elif tag == 34:
             n = b[at]
@@ -666,9 +656,7 @@ def decode_DeleteStateRequest(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_options = dapr_proto_common_v1__codec_common_decode_StateOptions(
-                b, at, stop, depth - 1, f_options
-            )
+            f_options = decode_StateOptions(b, at, stop, depth - 1, f_options)
             at = stop
         elif tag == 42:
             n = b[at]
@@ -716,7 +704,7 @@ def encode_DeleteBulkStateRequest(m, parts):
         for v in v:
             slot = len(parts)
             add(b"")
-            n = dapr_proto_common_v1__codec_common_encode_StateItem(v, parts)
+            n = encode_StateItem(v, parts)
             parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
             size += n + len(head)
     v = m._unknown_fields
@@ -763,7 +751,7 @@ def decode_DeleteBulkStateRequest(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            v = dapr_proto_common_v1__codec_common_decode_StateItem(b, at, stop, depth - 1)
+            v = decode_StateItem(b, at, stop, depth - 1)
             at = stop
             f_states.append(v)
         else:
@@ -795,7 +783,7 @@ def encode_SaveStateRequest(m, parts):
         for v in v:
             slot = len(parts)
             add(b"")
-            n = dapr_proto_common_v1__codec_common_encode_StateItem(v, parts)
+            n = encode_StateItem(v, parts)
             parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
             size += n + len(head)
     v = m._unknown_fields
@@ -842,7 +830,7 @@ def decode_SaveStateRequest(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            v = dapr_proto_common_v1__codec_common_decode_StateItem(b, at, stop, depth - 1)
+            v = decode_StateItem(b, at, stop, depth - 1)
             at = stop
             f_states.append(v)
         else:
@@ -1179,7 +1167,7 @@ def encode_TransactionalStateOperation(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_StateItem(v, parts)
+        n = encode_StateItem(v, parts)
         parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -1226,7 +1214,7 @@ def decode_TransactionalStateOperation(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_request = dapr_proto_common_v1__codec_common_decode_StateItem(b, at, stop, depth - 1, f_request)
+            f_request = decode_StateItem(b, at, stop, depth - 1, f_request)
             at = stop
         else:
             at = _skip(b, at, tag, depth)

@@ -48,25 +48,13 @@ from meshnode.wire.dapr.proto.runtime.v1 import (
     VectorRecord,
 )
 from meshnode.wire.dapr.proto.runtime.v1._codec_search import (
-    decode_FailedItem as dapr_proto_runtime_v1__codec_search_decode_FailedItem,
+    decode_FailedItem,
+    decode_IndexingOptionsAlpha1,
+    encode_FailedItem,
+    encode_IndexingOptionsAlpha1,
 )
-from meshnode.wire.dapr.proto.runtime.v1._codec_search import (
-    decode_IndexingOptionsAlpha1 as dapr_proto_runtime_v1__codec_search_decode_IndexingOptionsAlpha1,
-)
-from meshnode.wire.dapr.proto.runtime.v1._codec_search import (
-    encode_FailedItem as dapr_proto_runtime_v1__codec_search_encode_FailedItem,
-)
-from meshnode.wire.dapr.proto.runtime.v1._codec_search import (
-    encode_IndexingOptionsAlpha1 as dapr_proto_runtime_v1__codec_search_encode_IndexingOptionsAlpha1,
-)
-from meshnode.wire.google.protobuf._codec_struct import (
-    decode_Struct as google_protobuf__codec_struct_decode_Struct,
-)
-from meshnode.wire.google.protobuf._codec_struct import (
-    encode_Struct as google_protobuf__codec_struct_encode_Struct,
-)
-from meshnode.wire.google.rpc._codec_status import decode_Status as google_rpc__codec_status_decode_Status
-from meshnode.wire.google.rpc._codec_status import encode_Status as google_rpc__codec_status_encode_Status
+from meshnode.wire.google.protobuf._codec_struct import decode_Struct, encode_Struct
+from meshnode.wire.google.rpc._codec_status import decode_Status, encode_Status
 
 _DistanceMetric_0 = DistanceMetric(0)
 _DistanceMetric_members = DistanceMetric._value2member_map_
@@ -674,7 +662,7 @@ def encode_VectorRecord(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_struct_encode_Struct(v, parts)
+        n = encode_Struct(v, parts)
         parts[slot] = head = b'"' + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -748,7 +736,7 @@ def decode_VectorRecord(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_metadata = google_protobuf__codec_struct_decode_Struct(b, at, stop, depth - 1, f_metadata)
+            f_metadata = decode_Struct(b, at, stop, depth - 1, f_metadata)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -867,7 +855,7 @@ def encode_UpsertVectorsRequestAlpha1(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_runtime_v1__codec_search_encode_IndexingOptionsAlpha1(v, parts)
+        n = encode_IndexingOptionsAlpha1(v, parts)
         parts[slot] = head = b"*" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -954,9 +942,7 @@ def decode_UpsertVectorsRequestAlpha1(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_options = dapr_proto_runtime_v1__codec_search_decode_IndexingOptionsAlpha1(
-                b, at, stop, depth - 1, f_options
-            )
+            f_options = decode_IndexingOptionsAlpha1(b, at, stop, depth - 1, f_options)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -982,7 +968,7 @@ def encode_UpsertVectorsResponseAlpha1(m, parts):
         for v in v:
             slot = len(parts)
             add(b"")
-            n = dapr_proto_runtime_v1__codec_search_encode_FailedItem(v, parts)
+            n = encode_FailedItem(v, parts)
             parts[slot] = head = b"\n" + (_VARINT[n] if n < 128 else _varint(n))
             size += n + len(head)
     v = m.ack
@@ -1026,7 +1012,7 @@ def decode_UpsertVectorsResponseAlpha1(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            v = dapr_proto_runtime_v1__codec_search_decode_FailedItem(b, at, stop, depth - 1)
+            v = decode_FailedItem(b, at, stop, depth - 1)
             at = stop
             f_failed_items.append(v)
         elif tag == 16:
@@ -1085,7 +1071,7 @@ def encode_DeleteVectorsRequestAlpha1(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_runtime_v1__codec_search_encode_IndexingOptionsAlpha1(v, parts)
+        n = encode_IndexingOptionsAlpha1(v, parts)
         parts[slot] = head = b"*" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -1169,9 +1155,7 @@ def decode_DeleteVectorsRequestAlpha1(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_options = dapr_proto_runtime_v1__codec_search_decode_IndexingOptionsAlpha1(
-                b, at, stop, depth - 1, f_options
-            )
+            f_options = decode_IndexingOptionsAlpha1(b, at, stop, depth - 1, f_options)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -1460,7 +1444,7 @@ def encode_VectorQuery(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_struct_encode_Struct(v, parts)
+        n = encode_Struct(v, parts)
         parts[slot] = head = b'"' + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.include_values
@@ -1557,7 +1541,7 @@ def decode_VectorQuery(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_filter = google_protobuf__codec_struct_decode_Struct(b, at, stop, depth - 1, f_filter)
+            f_filter = decode_Struct(b, at, stop, depth - 1, f_filter)
             at = stop
         elif tag == 40:
             f_include_values = b[at]
@@ -1927,7 +1911,7 @@ def encode_BatchQueryResultAlpha1(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_rpc__codec_status_encode_Status(v, parts)
+        n = encode_Status(v, parts)
         parts[slot] = head = b"\x12" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -1978,7 +1962,7 @@ def decode_BatchQueryResultAlpha1(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_error = google_rpc__codec_status_decode_Status(b, at, stop, depth - 1, f_error)
+            f_error = decode_Status(b, at, stop, depth - 1, f_error)
             at = stop
             f_response = None
         else:

@@ -23,12 +23,7 @@ from meshnode.wire.dapr.proto.runtime.v1 import (
     TerminateWorkflowRequest,
 )
 from meshnode.wire.google.protobuf import Timestamp
-from meshnode.wire.google.protobuf._codec_timestamp import (
-    decode_Timestamp as google_protobuf__codec_timestamp_decode_Timestamp,
-)
-from meshnode.wire.google.protobuf._codec_timestamp import (
-    encode_Timestamp as google_protobuf__codec_timestamp_encode_Timestamp,
-)
+from meshnode.wire.google.protobuf._codec_timestamp import decode_Timestamp, encode_Timestamp
 
 _new = object.__new__
 
@@ -150,14 +145,14 @@ def encode_GetWorkflowResponse(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_timestamp_encode_Timestamp(Timestamp.from_wrapped(v), parts)
+        n = encode_Timestamp(Timestamp.from_wrapped(v), parts)
         parts[slot] = head = b"\x1a" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.last_updated_at
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_timestamp_encode_Timestamp(Timestamp.from_wrapped(v), parts)
+        n = encode_Timestamp(Timestamp.from_wrapped(v), parts)
         parts[slot] = head = b'"' + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.runtime_status
@@ -231,9 +226,7 @@ def decode_GetWorkflowResponse(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_created_at = google_protobuf__codec_timestamp_decode_Timestamp(
-                b, at, stop, depth - 1, f_created_at
-            )
+            f_created_at = decode_Timestamp(b, at, stop, depth - 1, f_created_at)
             at = stop
         elif tag == 34:
             n = b[at]
@@ -244,9 +237,7 @@ def decode_GetWorkflowResponse(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_last_updated_at = google_protobuf__codec_timestamp_decode_Timestamp(
-                b, at, stop, depth - 1, f_last_updated_at
-            )
+            f_last_updated_at = decode_Timestamp(b, at, stop, depth - 1, f_last_updated_at)
             at = stop
         elif tag == 42:
             n = b[at]

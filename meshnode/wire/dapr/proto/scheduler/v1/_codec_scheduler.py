@@ -17,12 +17,7 @@ from meshnode.wire._runtime import truncated as _truncated
 from meshnode.wire._runtime import uint32 as _uint32
 from meshnode.wire._runtime import uint64 as _uint64
 from meshnode.wire._runtime import varint as _varint
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    decode_JobFailurePolicy as dapr_proto_common_v1__codec_common_decode_JobFailurePolicy,
-)
-from meshnode.wire.dapr.proto.common.v1._codec_common import (
-    encode_JobFailurePolicy as dapr_proto_common_v1__codec_common_encode_JobFailurePolicy,
-)
+from meshnode.wire.dapr.proto.common.v1._codec_common import decode_JobFailurePolicy, encode_JobFailurePolicy
 from meshnode.wire.dapr.proto.scheduler.v1 import (
     ConcurrencyLimit,
     ConcurrencyLimitActor,
@@ -54,8 +49,7 @@ from meshnode.wire.dapr.proto.scheduler.v1 import (
     WatchJobsRequestResultStatus,
     WatchJobsResponse,
 )
-from meshnode.wire.google.protobuf._codec_any import decode_Any as google_protobuf__codec_any_decode_Any
-from meshnode.wire.google.protobuf._codec_any import encode_Any as google_protobuf__codec_any_encode_Any
+from meshnode.wire.google.protobuf._codec_any import decode_Any, encode_Any
 
 _JobTargetType_members = JobTargetType._value2member_map_
 _WatchJobsRequestResultStatus_0 = WatchJobsRequestResultStatus(0)
@@ -99,14 +93,14 @@ def encode_Job(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_any_encode_Any(v, parts)
+        n = encode_Any(v, parts)
         parts[slot] = head = b"*" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.failure_policy
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = dapr_proto_common_v1__codec_common_encode_JobFailurePolicy(v, parts)
+        n = encode_JobFailurePolicy(v, parts)
         parts[slot] = head = b"2" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m._unknown_fields
@@ -183,7 +177,7 @@ def decode_Job(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_data = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, f_data)
+            f_data = decode_Any(b, at, stop, depth - 1, f_data)
             at = stop
         elif tag == 50:
             n = b[at]
@@ -194,9 +188,7 @@ def decode_Job(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_failure_policy = dapr_proto_common_v1__codec_common_decode_JobFailurePolicy(
-                b, at, stop, depth - 1, f_failure_policy
-            )
+            f_failure_policy = decode_JobFailurePolicy(b, at, stop, depth - 1, f_failure_policy)
             at = stop
         else:
             at = _skip(b, at, tag, depth)
@@ -989,7 +981,7 @@ def encode_WatchJobsResponse(m, parts):
     if v is not None:
         slot = len(parts)
         add(b"")
-        n = google_protobuf__codec_any_encode_Any(v, parts)
+        n = encode_Any(v, parts)
         parts[slot] = head = b"\x1a" + (_VARINT[n] if n < 128 else _varint(n))
         size += n + len(head)
     v = m.metadata
@@ -1053,7 +1045,7 @@ def decode_WatchJobsResponse(b, at, end, depth, m=None):
             stop = at + n
             if stop > end:
                 raise _truncated()
-            f_data = google_protobuf__codec_any_decode_Any(b, at, stop, depth - 1, f_data)
+            f_data = decode_Any(b, at, stop, depth - 1, f_data)
             at = stop
         elif tag == 34:
             n = b[at]
