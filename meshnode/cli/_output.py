@@ -17,10 +17,11 @@ from attrs import define, field, frozen
 
 from meshnode.cli._color import paint, use_color
 
-__all__ = ["Column", "Output", "ReaderGone", "ago"]
+__all__ = ["Column", "Output", "ReaderGone", "ago", "command_line"]
 
 Row = Mapping[str, Any]
 
+_READABLE = 100
 _UNLIMITED = 100_000
 """The width of a table that nobody looks at: a pipe gets every row on one line, whole."""
 
@@ -138,6 +139,14 @@ def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={item}" for key, item in value.items())
     return str(value)
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """A command as one would type it, on one line of readable length."""
+    import shlex
+
+    words = " ".join(shlex.join(argv).split())
+    return words if len(words) <= _READABLE else words[:_READABLE] + "…"
 
 
 def ago(seconds: float) -> str:

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol, final
@@ -21,9 +21,8 @@ from attrs import define, field, frozen
 from meshnode.cli._errors import CliError
 from meshnode.cli._lines import lines
 
-__all__ = ["Child", "Command", "Launch", "exit_status", "launch", "shown"]
+__all__ = ["Child", "Command", "Launch", "exit_status", "launch"]
 
-_SHOWN = 100
 _DRAIN_SECONDS = 1.0
 """How long output is still read after a child has ended: somebody it started may hold the pipe for ever."""
 
@@ -161,11 +160,3 @@ class _Process:
 def exit_status(returncode: int) -> int:
     """As a shell reports it: 128 + N for a child that signal N ended."""
     return returncode if returncode >= 0 else 128 - returncode
-
-
-def shown(argv: Sequence[str]) -> str:
-    """A command as one would type it, on one line of readable length."""
-    import shlex
-
-    words = " ".join(shlex.join(argv).split())
-    return words if len(words) <= _SHOWN else words[:_SHOWN] + "…"

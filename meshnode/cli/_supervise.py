@@ -19,7 +19,8 @@ import trio
 from attrs import define, field, frozen
 
 from meshnode.cli._exit import ExitCode
-from meshnode.cli._process import Child, Command, Launch, exit_status, shown
+from meshnode.cli._output import command_line
+from meshnode.cli._process import Child, Command, Launch, exit_status
 
 __all__ = ["AppRun", "Stop", "supervise"]
 
@@ -91,7 +92,7 @@ async def supervise(run: AppRun, launch: Launch, stop: Stop) -> int:
                 return await _node_alone(run, node, stop)
             command = run.app(started)
             async with launch(command) as app:
-                run.say(f"{run.app_id}: application started: {shown(command.argv)}")
+                run.say(f"{run.app_id}: application started: {command_line(command.argv)}")
                 return await _together(run, node, app, stop)
 
 

@@ -7,7 +7,7 @@ import time
 import attrs
 import rich_click as click
 
-from meshnode.cli._output import Column, ago
+from meshnode.cli._output import Column, ago, command_line
 from meshnode.cli._records import live_records
 from meshnode.cli._verb import Verb, output
 
@@ -20,7 +20,7 @@ _COLUMNS = (
     Column("internal_address", "INTERNAL"),
     Column("age", "AGE", ago),
     Column("pid", "PID"),
-    Column("command", "COMMAND", " ".join),
+    Column("command", "COMMAND", command_line),
 )
 
 

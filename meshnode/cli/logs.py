@@ -92,6 +92,8 @@ async def _file_lines(out: Output, record: RunRecord, follow: bool, tail: int) -
             if not chunk:
                 # A file cannot be waited for portably; everything else here is waited for properly.
                 await trio.sleep(_LOOK_AGAIN)
+        for line in (rest + await file.read()).splitlines() if follow else ():
+            _show_line(out, line)
 
 
 def _last_lines(content: bytes, count: int) -> list[bytes]:
