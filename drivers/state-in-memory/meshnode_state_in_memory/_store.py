@@ -204,17 +204,22 @@ class MemoryStore:
         self._wake.set()
 
 
+def _mismatch(key: str) -> EtagMismatch:
+    """In Dapr's words, which SDKs look for."""
+    return EtagMismatch(f"possible etag mismatch. error from state store: the etag of {key} is another one")
+
+
 def _check_set(request: SetRequest, current: _Entry | None) -> None:
     if request.etag:
         if current is None or current.etag != request.etag:
-            raise EtagMismatch(f"possible etag mismatch. error from state store: the etag of {request.key} is another one")
+            raise _mismatch(request.key)
     elif request.concurrency is Concurrency.FIRST_WRITE and current is not None:
         raise EtagMismatch(f"first write of key {request.key}, which already exists")
 
 
 def _check_delete(request: DeleteRequest, current: _Entry | None) -> None:
     if request.etag and (current is None or current.etag != request.etag):
-        raise EtagMismatch(f"possible etag mismatch. error from state store: the etag of {request.key} is another one")
+        raise _mismatch(request.key)
 
 
 def _parse(value: bytes) -> Any:

@@ -56,12 +56,17 @@ class Connector(Protocol):
 
 @final
 class Pace:
-    """The times of a lane, in seconds; `timeout` None waits for ever."""
+    """The times of a lane, in seconds: until a connection stands, and until an answer comes; None is for
+    ever.
+    """
 
-    def __init__(self, *, retries: int, first: float, longest: float, timeout: float | None) -> None:
+    def __init__(
+        self, *, retries: int, first: float, longest: float, connect: float | None, timeout: float | None
+    ) -> None:
         self.retries = max(retries, 0)
         self._first = max(first, 0.0)
         self._longest = max(longest, 0.0)
+        self.connect = connect
         self.timeout = timeout
 
     def pause(self, attempt: int, rng: random.Random) -> float:
@@ -128,30 +133,35 @@ class Lane:
                         await self._converse(connection)
         finally:
             self._closed = True
-            self._fail([*self._under_way, *self._waiting], "the store is closed", sent=True)
+            self._fail(self._under_way, "the store is closed", sent=True)
+            self._fail(self._waiting, "the store is closed", sent=False)
 
     async def _connect(self) -> AbstractConnection | None:
         """A connection, or None after the last attempt; then everything that was waiting has been told."""
         attempt = 0
         while True:
             try:
-                connection = await self._connector.open()
+                async with asyncio.timeout(self._pace.connect):
+                    return await self._open()
             except TROUBLE as error:
                 if attempt >= self._pace.retries:
                     waiting, self._waiting = self._waiting, deque()
-                    self._fail(waiting, str(error) or type(error).__name__, sent=False)
+                    self._fail(waiting, str(error) or "no connection in time", sent=False)
                     if self._unreachable is not None:
                         self._unreachable()
                     return None
                 await asyncio.sleep(self._pace.pause(attempt, self._rng))
                 attempt += 1
-                continue
-            try:
-                if self._blocking:
-                    self._replicas = await _count_replicas(connection)
-            except TROUBLE:
-                self._replicas = 0
-            return connection
+
+    async def _open(self) -> AbstractConnection:
+        connection = await self._connector.open()
+        try:
+            if self._blocking:
+                self._replicas = await _count_replicas(connection)
+        except BaseException:
+            await self._connector.close(connection)
+            raise
+        return connection
 
     async def _converse(self, connection: AbstractConnection) -> None:
         """Sends what is waiting for as long as the connection lives, and ends it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, final
 
 from redis.exceptions import (
@@ -61,6 +62,11 @@ _PASSING = (
 
 def unavailable(options: Options, error: BaseException) -> ComponentUnavailable:
     return ComponentUnavailable(f"redis at {options.host}: {str(error) or type(error).__name__}")
+
+
+def _outcome(replies: Sequence[Any]) -> Any:
+    """The answer to a command that a WAIT may follow, or what went wrong with either."""
+    return next((reply for reply in replies if isinstance(reply, Exception)), replies[0])
 
 
 @final
@@ -128,7 +134,7 @@ class RedisStore:
             raise StateError(message, status=Status.INVALID_ARGUMENT)
         strong = any(operation.consistency is Consistency.STRONG for operation in operations)
         arguments = _scripts.transaction(operations, self._options.ttl_in_seconds)
-        reply = (await run(self._with_wait(operations[0].key, arguments, strong)))[0]
+        reply = _outcome(await run(self._with_wait(operations[0].key, arguments, strong)))
         if isinstance(reply, Exception):
             raise self._translate(reply)
         _scripts.check_transaction(operations, reply)
@@ -154,7 +160,7 @@ class RedisStore:
                 arguments = _scripts.delete(request)
             calls += self._with_wait(request.key, arguments, request.consistency is Consistency.STRONG)
         replies = await run(calls)
-        return [replies[start] for start in starts]
+        return [_outcome(replies[start:end]) for start, end in pairwise([*starts, len(calls)])]
 
     async def _write_all(self, requests: Sequence[StateOperation]) -> None:
         sound: list[int] = []

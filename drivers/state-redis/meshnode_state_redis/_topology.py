@@ -74,11 +74,13 @@ def _read_timeout(options: Options) -> float | None:
 
 
 def _pace(options: Options) -> Pace:
+    dial, answer = seconds(options.dial_timeout), _read_timeout(options)
     return Pace(
         retries=options.max_retries,
         first=seconds(options.min_retry_interval),
         longest=options.longest_pause,
-        timeout=_read_timeout(options),
+        connect=dial + answer if dial > 0 and answer is not None else None,
+        timeout=answer,
     )
 
 

@@ -27,11 +27,10 @@ __all__ = ["Options", "SqliteStore", "driver"]
 
 @asynccontextmanager
 async def _open(options: Options, context: DriverContext) -> AsyncIterator[SqliteStore]:
-    async with open_workers(options) as (reader, writer), trio.open_nursery() as nursery:
-        store = SqliteStore(options, context, reader, writer)
-        nursery.start_soon(writer.run)
-        if reader is not writer:
-            nursery.start_soon(reader.run)
+    async with open_workers(options) as workers, trio.open_nursery() as nursery:
+        store = SqliteStore(options, context, workers)
+        for worker in workers:
+            nursery.start_soon(worker.run)
         if options.sweeps:
             nursery.start_soon(store.sweep)
         yield store

@@ -121,12 +121,17 @@ def _put(
     if request.etag:
         row["etag"] = request.etag
         if connection.execute(sql.put_match, row).rowcount == 0:
-            raise EtagMismatch(f"possible etag mismatch. error from state store: the etag of {request.key} is another one")
+            raise _mismatch(request.key)
     elif request.concurrency is Concurrency.FIRST_WRITE:
         if connection.execute(sql.put_first, row).rowcount == 0:
             raise EtagMismatch(f"first write of key {request.key}, which already exists")
     else:
         connection.execute(sql.put, row)
+
+
+def _mismatch(key: str) -> EtagMismatch:
+    """In Dapr's words, which SDKs look for."""
+    return EtagMismatch(f"possible etag mismatch. error from state store: the etag of {key} is another one")
 
 
 def _delete(connection: sqlite3.Connection, sql: Statements, request: DeleteRequest, moment: float) -> None:
@@ -135,7 +140,7 @@ def _delete(connection: sqlite3.Connection, sql: Statements, request: DeleteRequ
         return
     row = {"key": request.key, "etag": request.etag, "now": timestamp(moment)}
     if connection.execute(sql.delete_match, row).rowcount == 0:
-        raise EtagMismatch(f"possible etag mismatch. error from state store: the etag of {request.key} is another one")
+        raise _mismatch(request.key)
 
 
 def transact(

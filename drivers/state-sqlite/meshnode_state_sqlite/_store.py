@@ -1,4 +1,4 @@
-"""The store: requests become jobs for the reading or the writing worker."""
+"""The store: requests become jobs for the worker that reads, writes or queries."""
 
 from __future__ import annotations
 
@@ -35,11 +35,13 @@ _FEATURES = frozenset({Feature.ETAG, Feature.TRANSACTIONAL, Feature.TTL, Feature
 class SqliteStore:
     """A `StateStore` in an SQLite file."""
 
-    def __init__(self, options: Options, context: DriverContext, reader: Worker, writer: Worker) -> None:
+    def __init__(self, options: Options, context: DriverContext, workers: Sequence[Worker]) -> None:
+        """One worker for everything, or one each for writes, reads and queries: a long query holds up no
+        read.
+        """
         self._options = options
         self._context = context
-        self._reader = reader
-        self._writer = writer
+        self._writer, self._reader, self._scanner = workers if len(workers) == 3 else (workers[0],) * 3
         self._sql = _rows.Statements(options)
 
     @property
@@ -85,7 +87,7 @@ class SqliteStore:
         def action(connection: sqlite3.Connection) -> QueryResult:
             return _query.run(connection, query)
 
-        return await self._reader.call(action, writes=False)
+        return await self._scanner.call(action, writes=False)
 
     async def ping(self) -> None:
         def action(connection: sqlite3.Connection) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, final
 
@@ -153,7 +153,7 @@ class Worker:
 
 
 def _open_connections(options: Options) -> list[sqlite3.Connection]:
-    """The writer and, where readers need not wait for it, a reader. Blocks."""
+    """The writer and, where readers need not wait for it, one for reads and one for queries. Blocks."""
     location = locate(options.connection_string)
     connections: list[sqlite3.Connection] = []
     try:
@@ -161,7 +161,7 @@ def _open_connections(options: Options) -> list[sqlite3.Connection]:
         if not location.read_only:
             migrate(connections[0], options)
         if not (location.in_memory or location.read_only or options.disable_wal):
-            connections.append(connect(options))
+            connections += [connect(options), connect(options)]
     except BaseException:
         for connection in connections:
             connection.close()
@@ -170,17 +170,15 @@ def _open_connections(options: Options) -> list[sqlite3.Connection]:
 
 
 @asynccontextmanager
-async def open_workers(options: Options) -> AsyncIterator[tuple[Worker, Worker]]:
-    """The reading and the writing worker, which may be one and the same; their `run` is the caller's to
-    start.
-    """
+async def open_workers(options: Options) -> AsyncIterator[Sequence[Worker]]:
+    """The workers, one or three (see `_open_connections`); their `run` is the caller's to start."""
     try:
         connections = await trio.to_thread.run_sync(_open_connections, options)
     except sqlite3.Error as error:
         raise translate(error, options) from error
     workers = [Worker(connection, options) for connection in connections]
     try:
-        yield workers[-1], workers[0]
+        yield workers
     finally:
         # Closing the last connection moves the log into the database; that is worth waiting for, within
         # reason.
