@@ -151,8 +151,10 @@ class Registry:
         kind = _kind(name)
         message = f'unknown component type "{name}"'
         known = {*self.types(), *EXTRAS}
-        if nearest(name, known) is not None:
-            return _problem(source, source.places.type, message, did_you_mean(name, sorted(known)))
+        best = nearest(name, known)
+        if best is not None:
+            others = [one for one in sorted(known) if _kind(one) == _kind(best)]
+            return _problem(source, source.places.type, message, did_you_mean(name, others))
         if kind not in KINDS:
             return _problem(source, source.places.type, message, did_you_mean(kind, KINDS))
         same = sorted(one for one in known if _kind(one) == kind)

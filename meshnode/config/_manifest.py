@@ -22,7 +22,7 @@ def _check_name(text: str) -> None:
         raise ValueError(f'"{text}" is not a name: it may not be empty, "." or "..", nor contain "/" or "%"')
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ObjectMeta:
     """Name and namespace; the rest is what Kubernetes adds, accepted and not looked at."""
 

@@ -85,7 +85,7 @@ def wrong_type(node: Node, expected: str, where: str, report: Report, remedy: st
 
 
 @final
-@frozen
+@frozen(eq=False, repr=False)
 class Text:
     """Any scalar, as written. `check` raises `ValueError` with a sentence for text that is not allowed."""
 
@@ -109,7 +109,7 @@ class Text:
 
 
 @final
-@frozen
+@frozen(eq=False, repr=False)
 class Int:
     minimum: int | None = None
     maximum: int | None = None
@@ -139,7 +139,7 @@ class Int:
 
 
 @final
-@frozen
+@frozen(eq=False, repr=False)
 class Number:
     """A real number; `quoted` also takes it in quotes, where Dapr's own type is a string. `%` divides by a
     hundred where allowed.
@@ -174,7 +174,7 @@ class Number:
 
 
 @final
-@frozen
+@frozen(eq=False, repr=False)
 class Bool:
     expected: str = "true or false"
 
@@ -191,7 +191,7 @@ class Bool:
 
 
 @final
-@frozen
+@frozen(eq=False, repr=False)
 class Duration:
     """Seconds, from Go's notation; a bare number counts `bare` seconds (Dapr's policies take it as
     milliseconds).
@@ -219,7 +219,7 @@ class Duration:
 
 
 @final
-@frozen
+@frozen(eq=False, repr=False)
 class Choice:
     """One of some words, matched without regard to case; the value is the word as listed here."""
 
@@ -244,7 +244,7 @@ class Choice:
 
 
 @final
-@frozen
+@frozen(eq=False, repr=False)
 class Free:
     """Anything, as JSON values."""
 

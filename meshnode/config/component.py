@@ -76,7 +76,7 @@ class _ValueShape:
         return {}
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class NameValue:
     """One entry of `spec.metadata`, and of an HTTPEndpoint's headers."""
 
@@ -97,7 +97,7 @@ def _check_type(text: str) -> None:
         raise ValueError(f'"{text}" is not a component type (write it like state.redis)')
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ComponentSpec:
     type: Annotated[str, Text("a component type such as state.redis", _check_type)] = yaml_field(
         "type", "Type of the component, such as state.redis."
@@ -113,14 +113,14 @@ class ComponentSpec:
     lines: Mapping[str, int] = lines_field()
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Auth:
     secret_store: str = yaml_field(
         "secretStore", "Name of the secret store component that secretKeyRef refers to.", default=""
     )
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ComponentManifest:
     api_version: str = yaml_field("apiVersion", "Always dapr.io/v1alpha1.")
     kind: str = yaml_field("kind", "Always Component.")

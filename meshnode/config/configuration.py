@@ -164,7 +164,7 @@ class NameResolution:
     source: Source = field(default=Source(places=_PLACES), eq=False, repr=False)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _NameResolution:
     component: str = yaml_field("component", "Name resolution driver, such as sqlite.")
     version: str = yaml_field("version", "Version of the driver.", default="v1")
@@ -202,7 +202,7 @@ class SecretsScope:
         return name not in self.denied_secrets and self.default_access != "deny"
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Secrets:
     scopes: tuple[SecretsScope, ...] = yaml_field(
         "scopes", "Which secrets the application may read, by store.", default=()
@@ -227,7 +227,7 @@ class Logging:
     api: APILogging = yaml_field("apiLogging", "Logging of API calls.", default=APILogging())
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Components:
     deny: tuple[str, ...] = yaml_field("deny", "Component types that may not be opened.", default=())
 
@@ -266,7 +266,7 @@ class Configuration:
         )
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Spec:
     tracing: Tracing | None = yaml_field("tracing", "Distributed tracing.", default=None)
     metric: Metrics | None = yaml_field("metric", "Metrics, by its older name.", default=None)
@@ -291,7 +291,7 @@ class _Spec:
     wasm: _Free = yaml_field("wasm", "Concerns WebAssembly components; not looked at.", default=None)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ConfigurationManifest:
     api_version: str = yaml_field("apiVersion", "Always dapr.io/v1alpha1.")
     kind: str = yaml_field("kind", "Always Configuration.")

@@ -30,7 +30,7 @@ class HTTPEndpoint:
     source: Source = field(default=Source(), eq=False, repr=False)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Spec:
     base_url: str = yaml_field("baseUrl", "Where the endpoint is.")
     headers: tuple[NameValue, ...] = yaml_field("headers", "Headers of every request.", default=())
@@ -41,7 +41,7 @@ class _Spec:
     tls_renegotiation: str = yaml_field("tlsRenegotiation", "TLS towards the endpoint.", default="")
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class HTTPEndpointManifest:
     api_version: str = yaml_field("apiVersion", "Always dapr.io/v1alpha1.")
     kind: str = yaml_field("kind", "Always HTTPEndpoint.")

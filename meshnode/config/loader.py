@@ -9,9 +9,11 @@ components) is skipped with a warning, unless it looks like a mistyped resource.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, final
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, final
 
 from attrs import evolve, frozen
 
@@ -20,18 +22,15 @@ from meshnode.config._problems import Report, did_you_mean, nearest
 from meshnode.config._scalars import INVALID, describe
 from meshnode.config._shapes import model
 from meshnode.config._yaml import Node, Scalar, Table, documents, expand
-from meshnode.config.component import Component, ComponentManifest, component_from
-from meshnode.config.configuration import Configuration, ConfigurationManifest, configuration_from
-from meshnode.config.httpendpoint import HTTPEndpoint, HTTPEndpointManifest, http_endpoint_from
-from meshnode.config.resiliency import Resiliency
-from meshnode.config.resiliencyfile import ResiliencyManifest, check_references, resiliency_from
-from meshnode.config.subscription import (
-    Subscription,
-    SubscriptionManifestV1,
-    SubscriptionManifestV2,
-    subscription_from,
-)
 from meshnode.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from meshnode.config.component import Component
+    from meshnode.config.configuration import Configuration
+    from meshnode.config.httpendpoint import HTTPEndpoint
+    from meshnode.config.resiliency import Resiliency
+    from meshnode.config.resiliencyfile import ResiliencyManifest
+    from meshnode.config.subscription import Subscription
 
 __all__ = ["KINDS", "Kind", "Resources", "load_resources", "load_text", "read_text"]
 
@@ -42,27 +41,58 @@ _SUFFIXES = (".yaml", ".yml")
 @final
 @frozen
 class Kind:
-    """One kind of resource: its manifest class for each version, and the way from a manifest to the model."""
+    """One kind of resource: for each version its manifest class, and the way from a manifest to the model.
+
+    Both are names in `module`, which is imported when the first document of the kind is met.
+    """
 
     name: str
-    manifests: Mapping[str, type[Any]]
-    build: Callable[[Any, Report], Any]
+    module: str
+    versions: Mapping[str, str]
+    builder: str
     into: str
 
+    def manifest(self, version: str) -> type[Any]:
+        cls: type[Any] = getattr(self._home, self.versions[version])
+        return cls
+
+    def build(self, manifest: Any, report: Report) -> Any:
+        return getattr(self._home, self.builder)(manifest, report)
+
+    @property
+    def _home(self) -> ModuleType:
+        return import_module(f"meshnode.config.{self.module}")
+
+
+_V1 = "v1alpha1"
+_V2 = "v2alpha1"
 
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("Component", {"v1alpha1": ComponentManifest}, component_from, "components"),
-        Kind("Configuration", {"v1alpha1": ConfigurationManifest}, configuration_from, "configurations"),
-        Kind("Resiliency", {"v1alpha1": ResiliencyManifest}, resiliency_from, "resiliencies"),
+        Kind("Component", "component", {_V1: "ComponentManifest"}, "component_from", "components"),
+        Kind(
+            "Configuration",
+            "configuration",
+            {_V1: "ConfigurationManifest"},
+            "configuration_from",
+            "configurations",
+        ),
+        Kind("Resiliency", "resiliencyfile", {_V1: "ResiliencyManifest"}, "resiliency_from", "resiliencies"),
         Kind(
             "Subscription",
-            {"v1alpha1": SubscriptionManifestV1, "v2alpha1": SubscriptionManifestV2},
-            subscription_from,
+            "subscription",
+            {_V1: "SubscriptionManifestV1", _V2: "SubscriptionManifestV2"},
+            "subscription_from",
             "subscriptions",
         ),
-        Kind("HTTPEndpoint", {"v1alpha1": HTTPEndpointManifest}, http_endpoint_from, "http_endpoints"),
+        Kind(
+            "HTTPEndpoint",
+            "httpendpoint",
+            {_V1: "HTTPEndpointManifest"},
+            "http_endpoint_from",
+            "http_endpoints",
+        ),
     )
 }
 _NOT_YET = ("MCPServer", "WorkflowAccessPolicy", "PluggableComponent")
@@ -186,7 +216,7 @@ class _Reader:
             return
         if self._is_duplicate(kind, manifest):
             return
-        if isinstance(manifest, ResiliencyManifest):
+        if kind.name == "Resiliency":
             self._resiliencies.append((self._report.file, manifest))
         result = kind.build(manifest, self._report)
         if result is not INVALID:
@@ -218,9 +248,9 @@ class _Reader:
             self._unknown_kind(kind)
             return None
         group, _, number = version.text.partition("/")
-        if group == API_GROUP and number in known.manifests:
-            return known, known.manifests[number]
-        allowed = [f"{API_GROUP}/{one}" for one in known.manifests]
+        if group == API_GROUP and number in known.versions:
+            return known, known.manifest(number)
+        allowed = [f"{API_GROUP}/{one}" for one in known.versions]
         report.problem(
             version.line, "apiVersion", f'found "{version.text}"', did_you_mean(version.text, allowed)
         )
@@ -256,7 +286,9 @@ class _Reader:
 
     def result(self) -> Resources:
         report = self._report
-        if self._sound_resiliencies:
+        if self._sound_resiliencies and self._resiliencies:
+            from meshnode.config.resiliencyfile import check_references
+
             check_references(self._resiliencies, report)
         for warning in report.warnings:
             _log.warning("%s", warning)

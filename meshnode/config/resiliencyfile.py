@@ -65,7 +65,7 @@ def _check_grpc_codes(text: str) -> object:
     return status_codes(text, *_GRPC_CODES)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Name:
     """The name of a policy, with the line on which a target uses it."""
 
@@ -92,7 +92,7 @@ _Seconds = Annotated[float, Duration()]
 _Share = Annotated[float | None, Number(0, 1, percent=True)]
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Matching:
     http: Annotated[str, Text("HTTP status codes", _check_http_codes)] = yaml_field(
         "httpStatusCodes", 'HTTP status codes to retry, such as "429,500-599"; all if empty.', default=""
@@ -102,7 +102,7 @@ class _Matching:
     )
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Retry:
     policy: Annotated[str, Choice(("constant", "exponential"))] = yaml_field(
         "policy", "How the wait between attempts develops.", default="constant"
@@ -117,7 +117,7 @@ class _Retry:
     matching: _Matching = yaml_field("matching", "Which failures are retried.", default=_Matching())
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Breaker:
     max_requests: Annotated[int, Int(0, 2**32 - 1)] = yaml_field(
         "maxRequests", "Requests let through half-open.", default=1
@@ -133,7 +133,7 @@ class _Breaker:
     )
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Policies:
     timeouts: Mapping[str, _Seconds] = yaml_field("timeouts", "Timeouts by name.", default={})
     retries: Mapping[str, _Retry] = yaml_field("retries", "Retry policies by name.", default={})
@@ -142,7 +142,7 @@ class _Policies:
     )
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Direction:
     timeout: _PolicyName = yaml_field("timeout", "Name of a timeout.", default=None)
     retry: _PolicyName = yaml_field("retry", "Name of a retry policy.", default=None)
@@ -152,14 +152,14 @@ class _Direction:
     )
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _App(_Direction):
     cache_size: Annotated[int, Int(0)] = yaml_field(
         "circuitBreakerCacheSize", "Breakers kept per app.", default=0
     )
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Actor:
     timeout: _PolicyName = yaml_field("timeout", "Name of a timeout.", default=None)
     retry: _PolicyName = yaml_field("retry", "Name of a retry policy.", default=None)
@@ -173,7 +173,7 @@ class _Actor:
     line: int = line_field()
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Component:
     inbound: _Direction = yaml_field(
         "inbound", "Policies for calls from the component.", default=_Direction()
@@ -183,20 +183,20 @@ class _Component:
     )
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Targets:
     apps: Mapping[str, _App] = yaml_field("apps", "Applications by app id.", default={})
     actors: Mapping[str, _Actor] = yaml_field("actors", "Actors by type.", default={})
     components: Mapping[str, _Component] = yaml_field("components", "Components by name.", default={})
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Spec:
     policies: _Policies = yaml_field("policies", "The policies, by name.", default=_Policies())
     targets: _Targets = yaml_field("targets", "What the policies apply to.", default=_Targets())
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ResiliencyManifest:
     api_version: str = yaml_field("apiVersion", "Always dapr.io/v1alpha1.")
     kind: str = yaml_field("kind", "Always Resiliency.")

@@ -32,7 +32,7 @@ _LOCAL_CONFIG = Path(".dapr", "config.yaml")
 T = TypeVar("T")
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Path:
     text: str
     line: int
@@ -96,7 +96,7 @@ _Port = Annotated[int | None, Int(-1, 65535)]
 _Destination = Annotated[str | None, Choice(_DESTINATIONS)]
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Shared:
     """What `common` and each application may say. The metadata of an attribute that is a flag of the node
     names it.
@@ -143,7 +143,7 @@ class _Shared:
     profiling: bool | None = yaml_field("enableProfiling", "Concerns HTTP.", default=None)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _App(_Shared):
     folder: Annotated[_Path, _PathShape()] = yaml_field("appDirPath", "The application's folder.")
     app_id: str = yaml_field("appID", "App id; the folder's name if it is not given.", default="")
@@ -204,7 +204,7 @@ def _check_version(text: str) -> None:
         raise ValueError(f'found "{text}", expected 1')
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _File:
     version: Annotated[str, Text("1", _check_version)] = yaml_field("version", "Always 1.")
     name: str = yaml_field("name", "Name of the whole.", default="")

@@ -23,7 +23,7 @@ DRAFT = "http://json-schema.org/draft-07/schema#"
 def resource_schema(kind: str) -> dict[str, Any]:
     """The schema of a kind such as `Component`. Raises `KeyError` for another name."""
     found = KINDS[kind]
-    versions = [_manifest_schema(cls, kind, version) for version, cls in found.manifests.items()]
+    versions = [_manifest_schema(found.manifest(version), kind, version) for version in found.versions]
     body: Mapping[str, Any] = versions[0] if len(versions) == 1 else {"oneOf": versions}
     return {"$schema": DRAFT, "title": f"Dapr {kind}", **body}
 
@@ -31,9 +31,9 @@ def resource_schema(kind: str) -> dict[str, Any]:
 def resources_schema() -> dict[str, Any]:
     """Any resource."""
     parts = [
-        _manifest_schema(cls, kind.name, version)
+        _manifest_schema(kind.manifest(version), kind.name, version)
         for kind in KINDS.values()
-        for version, cls in kind.manifests.items()
+        for version in kind.versions
     ]
     return {"$schema": DRAFT, "title": "Dapr resource", "oneOf": parts}
 

@@ -60,7 +60,7 @@ class Subscription:
     source: Source = field(default=Source(), eq=False, repr=False)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Routes:
     rules: tuple[Rule, ...] = yaml_field(
         "rules", "Tried in order; the first that matches is taken.", default=()
@@ -68,7 +68,7 @@ class _Routes:
     default: str = yaml_field("default", "Where events go that no rule matches.", default="")
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Spec:
     pubsub_name: str = yaml_field("pubsubname", "Name of the pub/sub component.")
     topic: str = yaml_field("topic", "Topic to subscribe to.")
@@ -79,17 +79,17 @@ class _Spec:
     )
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _SpecV1(_Spec):
     route: str = yaml_field("route", "Where events are delivered.")
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _SpecV2(_Spec):
     routes: _Routes = yaml_field("routes", "Where events are delivered, by rules.")
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Manifest:
     api_version: str = yaml_field("apiVersion", "dapr.io/v2alpha1, or dapr.io/v1alpha1 with a single route.")
     kind: str = yaml_field("kind", "Always Subscription.")
@@ -98,12 +98,12 @@ class _Manifest:
     line: int = line_field()
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class SubscriptionManifestV1(_Manifest):
     spec: _SpecV1 = yaml_field("spec", "What is subscribed to.")
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class SubscriptionManifestV2(_Manifest):
     spec: _SpecV2 = yaml_field("spec", "What is subscribed to.")
 

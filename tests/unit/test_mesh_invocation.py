@@ -320,6 +320,7 @@ async def test_a_stream_is_retried_until_its_first_response_message_only(
         await stream.send_message(Blob(b"b"))
         assert await stream.recv_message() == b"first"
         assert await stream.recv_message() is None
+        await stream.end()
         with pytest.raises(GRPCError, match="too late to retry"):
             await stream.recv_trailing_metadata()
     assert attempts == [[b"a"], [b"a"], [b"a", b"b"]]
