@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ssl
 from collections.abc import Callable, Iterator
-from typing import final
 
 import pytest
 import trustme
-from attrs import frozen
+from wire_certificates import Certificates
 from wire_peers import Peer
 
 
@@ -27,29 +25,6 @@ def peer() -> Iterator[Callable[[str], Peer]]:
     with contextlib.ExitStack() as stack:
         for running in started.values():
             stack.callback(running.close)
-
-
-@final
-@frozen
-class Certificates:
-    """A certificate authority of our own, and one certificate for localhost and 127.0.0.1."""
-
-    ca: bytes
-    chain: bytes
-    key: bytes
-    chain_file: str
-    key_file: str
-
-    def server_context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self.chain_file, self.key_file)
-        context.set_alpn_protocols(["h2"])
-        return context
-
-    def client_context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cadata=self.ca.decode())
-        context.set_alpn_protocols(["h2"])
-        return context
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import trio
-from conftest import Certificates
 from test_interop_clients import CLIENTS
 from test_interop_clients import connected as client_of
 from test_interop_servers import SERVERS, call, started
+from wire_certificates import Certificates
 from wire_peers import Peer
 from wire_service import Echo, serving
 
@@ -82,7 +82,7 @@ async def refused(target: str, context: ssl.SSLContext | None) -> GRPCError:
 
 async def test_a_server_that_nobody_vouches_for(certificates: Certificates) -> None:
     stranger = ssl.create_default_context()
-    async with serving(Echo(), ssl=certificates.server_context()) as (target, server):
+    async with serving(Echo(), ssl=certificates.server_context()) as (target, _):
         error = await refused(target, stranger)
         assert "certificate verify failed" in (error.message or "")
         async with open_channel(target, ssl=certificates.client_context()) as channel:
