@@ -17,8 +17,8 @@ def main() -> int:
         for number in range(1, ORDERS + 1):
             client.save_state(STORE, f"order-{number}", json.dumps({"number": number}))
             print(f"saved order {number}")
-            found = json.loads(client.get_state(STORE, f"order-{number}").data)
-            print(f"read order {found['number']}")
+            found = client.get_state(STORE, f"order-{number}").data
+            print(f"read order {json.loads(found)['number']}" if found else f"order {number} is lost")
             time.sleep(PACE)
         stored = [client.get_state(STORE, f"order-{number}").data for number in range(1, ORDERS + 1)]
         numbers = [json.loads(data)["number"] for data in stored if data]
