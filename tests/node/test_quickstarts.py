@@ -1,0 +1,148 @@
+"""The quickstarts, played as their READMEs tell: real processes, a real Redis and a real service killed and
+brought back.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from support.processes import ROOT, Process, process, surroundings_of
+from support.redis_servers import RedisServer, find_redis_server, free_port, redis_server
+
+QUICKSTARTS = ROOT / "meshnode" / "quickstarts"
+pytestmark = pytest.mark.timeout(240)
+
+
+@contextmanager
+def run(home: Path, app_id: str, folder: Path, *flags: str, **env: str) -> Iterator[Process]:
+    """`meshnode run` of one of a quickstart's applications."""
+    command = [
+        sys.executable,
+        "-m",
+        "meshnode",
+        "run",
+        "--app-id",
+        app_id,
+        *flags,
+        "--",
+        sys.executable,
+        "app.py",
+    ]
+    surroundings = {
+        **surroundings_of(home),
+        "PYTHONPATH": str(folder.parent),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **env,
+    }
+    with process(command, env=surroundings, cwd=folder) as running:
+        yield running
+
+
+def resources(home: Path, kind: str, **values: str) -> Path:
+    """A copy of a state quickstart's resources with some values of its own."""
+    folder = home / kind
+    folder.mkdir()
+    for path in (QUICKSTARTS / "state_resiliency" / kind).iterdir():
+        text = path.read_text()
+        for old, new in values.items():
+            assert path.name != "statestore.yaml" or old in text
+            text = text.replace(old, new)
+        (folder / path.name).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    if find_redis_server() is None:
+        pytest.skip("redis-server is not installed")
+    with redis_server(tmp_path, persistent=True) as server:
+        yield server
+
+
+@pytest.mark.redis
+@pytest.mark.slow
+def test_orders_survive_a_redis_that_is_killed(tmp_path: Path, redis: RedisServer) -> None:
+    folder = resources(tmp_path, "resources-redis", **{"localhost:6379": redis.address})
+    app = QUICKSTARTS / "state_resiliency" / "orders"
+    with run(tmp_path, "orders", app, "--resources-path", str(folder), ORDERS="12", PACE="0.2") as running:
+        at = running.wait_for("read order 3")
+        redis.kill()
+        at = running.wait_for(
+            "Error processing operation component[statestore] output. Retrying in 5s…", after=at
+        )
+        at = running.wait_for(
+            r"Circuit breaker \"orderBreaker-statestore\" changed state from closed to open",
+            seconds=60,
+            after=at,
+        )
+        stopped_at = _highest(running, "saved order ")
+        redis.start()
+        at = running.wait_for("changed state from open to half-open", seconds=30, after=at)
+        at = running.wait_for("changed state from half-open to closed", after=at)
+        at = running.wait_for("Recovered processing operation component[statestore] output after", after=at)
+        assert _highest(running, "saved order ", upto=at) <= stopped_at + 1
+        running.wait_for("all 12 orders are present, in order", seconds=60, after=at)
+        assert running.popen.wait(20) == 0
+
+
+def _highest(running: Process, text: str, upto: int | None = None) -> int:
+    numbers = [int(line.rpartition(text)[2]) for line in running.lines[:upto] if text in line]
+    return max(numbers)
+
+
+def test_sqlite_instead_of_redis_without_touching_the_application(tmp_path: Path) -> None:
+    folder = resources(tmp_path, "resources", **{"orders.db": str(tmp_path / "orders.db")})
+    app = QUICKSTARTS / "state_resiliency" / "orders"
+    with run(tmp_path, "orders", app, "--resources-path", str(folder), ORDERS="5", PACE="0") as running:
+        running.wait_for("all 5 orders are present, in order")
+        assert running.popen.wait(20) == 0
+    assert (tmp_path / "orders.db").exists()
+
+
+@pytest.mark.slow
+def test_orders_survive_an_order_processor_that_is_killed(tmp_path: Path) -> None:
+    quickstart = QUICKSTARTS / "service_resiliency"
+    flags = ("--resources-path", str(quickstart / "resources"))
+    port = str(free_port())
+
+    def processor() -> AbstractContextManager[Process]:
+        app = quickstart / "order_processor"
+        return run(tmp_path, "order-processor", app, "--app-port", port, *flags)
+
+    with run(tmp_path, "checkout", quickstart / "checkout", *flags, ORDERS="12", PACE="0.3") as checkout:
+        with processor() as first:
+            checkout.wait_for("order 3 accepted (InvokeService)", seconds=60)
+            at = checkout.wait_for("order 4 accepted (stub)")
+            _kill_with_children(first)
+        at = checkout.wait_for(
+            "Error processing operation endpoint[order-processor, order-processor:", after=at
+        )
+        assert "Retrying in 5s…" in checkout.lines[at]
+        at = checkout.wait_for("changed state from closed to open", seconds=60, after=at)
+        with processor() as second:
+            second.wait_for("application ready")
+            at = checkout.wait_for("changed state from open to half-open", seconds=30, after=at)
+            at = checkout.wait_for("changed state from half-open to closed", after=at)
+            at = checkout.wait_for("Recovered processing operation endpoint[order-processor, ", after=at)
+            checkout.wait_for("all 12 orders are present, in order", seconds=60, after=at)
+            assert checkout.popen.wait(20) == 0
+
+
+def _kill_with_children(running: Process) -> None:
+    """SIGKILL to `meshnode run`, its node and its application: nobody is left to tidy up."""
+    for pid in (running.popen.pid, *_descendants(running.popen.pid)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    running.popen.wait()
+
+
+def _descendants(pid: int) -> list[int]:
+    listed = (path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    children = [int(child) for task in listed for child in task]
+    return children + [below for child in children for below in _descendants(child)]
