@@ -21,7 +21,7 @@ from meshnode.blocks.internalmetadata import CALLEE, CALLER, from_internal, to_i
 from meshnode.blocks.scoped import scoped_app_call
 from meshnode.blocks.unary import call_unary
 from meshnode.cluster import Peers
-from meshnode.errors import CircuitOpen, ErrorInfoDetail, MeshError
+from meshnode.errors import CircuitOpen, ErrorInfoDetail, InvalidArgument, MeshError
 from meshnode.resiliency import Policies
 from meshnode.telemetry.tracecontext import next_traceparent
 from meshnode.transport import GRPCError, HeaderBlock
@@ -158,9 +158,12 @@ class Invocation:
         be reached, `MeshError`.
         """
         if request.message is None:
-            raise MeshError(
-                "parsing InternalInvokeRequest error: Message field is nil", status=Status.INVALID_ARGUMENT
-            )
+            raise InvalidArgument("parsing InternalInvokeRequest error: Message field is nil")
+        meant = request.metadata.get(CALLEE)
+        if meant is not None and meant.values and meant.values[0].partition(".")[0] != self._own.app_id:
+            # The caller's address book is out of date; UNAVAILABLE lets it look again.
+            words = f"this node serves {self._own.app_id}, not {meant.values[0]}"
+            raise MeshError(words, status=Status.UNAVAILABLE)
         extra = [*from_internal(request.metadata), *self._app.own_headers()]
         channel = self._app.channel
         async with self._app.admitted():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 from meshnode.blocks.call import Call
@@ -13,6 +14,7 @@ from meshnode.transport import ConnectionLost
 __all__ = ["scoped", "scoped_app_call", "scoped_stream"]
 
 T = TypeVar("T")
+Commit = Callable[[], None]
 
 
 async def scoped(policy: Policy, operation: Callable[[], Awaitable[T]], call: Call) -> T:
@@ -25,41 +27,56 @@ async def scoped(policy: Policy, operation: Callable[[], Awaitable[T]], call: Ca
 async def scoped_app_call(
     policies: Policies, app_id: str, method: str, operation: Callable[[], Awaitable[T]], call: Call
 ) -> T:
-    """Run a call on an application: under the user's policy, or else under the built-in retries, which only
-    ever repeat a call that surely reached nobody."""
-    policy = policies.for_app(app_id, method)
-    if not policy.is_noop:
-        return await run(policy, operation, deadline=call.ends, view=call.watched(policy.target))
-    policy = policies.for_connection(app_id)
-    return await run(
-        policy, operation, deadline=call.ends, retriable=_reached_nobody, view=call.watched(app_id)
-    )
+    """A call on an application, the user's policy around the built-in retries of connecting.
+
+    The latter only ever repeat a call that surely reached nobody; an app that is a target of its own has none.
+    """
+    policy, connection = policies.for_app(app_id, method), policies.for_connection(app_id)
+    view = call.watched(policy.target or app_id)
+    if connection.is_noop:
+        return await run(policy, operation, deadline=call.ends, view=view)
+    connecting = partial(run, connection, operation, deadline=call.ends, retriable=_reached_nobody)
+    if policy.is_noop:
+        return await connecting(view=view)
+    return await run(policy, connecting, deadline=call.ends, view=view)
 
 
 async def scoped_stream(
     policies: Policies,
     app_id: str,
     method: str,
-    operation: Callable[[Callable[[], None]], Awaitable[T]],
+    operation: Callable[[Commit], Awaitable[T]],
     call: Call,
     replayable: Callable[[], bool],
 ) -> T:
     """As `scoped_app_call`, for a call that may be repeated until its first response message, and while its
     requests can be replayed.
     """
-    policy = policies.for_app(app_id, method)
-    if policy.is_noop:
-        policy = policies.for_connection(app_id)
-
-        def retriable(error: Exception) -> bool:
-            return replayable() and _reached_nobody(error)
-    else:
-
-        def retriable(error: Exception) -> bool:
-            return replayable()
-
+    policy, connection = policies.for_app(app_id, method), policies.for_connection(app_id)
     view = call.watched(policy.target or app_id)
-    return await run_stream(policy, operation, deadline=call.ends, retriable=retriable, view=view)
+
+    def again(error: Exception) -> bool:
+        return replayable()
+
+    def reconnect(error: Exception) -> bool:
+        return replayable() and _reached_nobody(error)
+
+    if connection.is_noop:
+        return await run_stream(policy, operation, deadline=call.ends, retriable=again, view=view)
+    if policy.is_noop:
+        return await run_stream(connection, operation, deadline=call.ends, retriable=reconnect, view=view)
+
+    async def connecting(commit: Commit) -> T:
+        async def attempt(connected: Commit) -> T:
+            def both() -> None:
+                commit()
+                connected()
+
+            return await operation(both)
+
+        return await run_stream(connection, attempt, deadline=call.ends, retriable=reconnect)
+
+    return await run_stream(policy, connecting, deadline=call.ends, retriable=again, view=view)
 
 
 def _reached_nobody(error: Exception) -> bool:
