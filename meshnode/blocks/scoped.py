@@ -29,7 +29,7 @@ async def scoped_app_call(
 ) -> T:
     """A call on an application, the user's policy around the built-in retries of connecting.
 
-    The latter only ever repeat a call that surely reached nobody; an app that is a target of its own has none.
+    The latter only repeat a call that surely reached nobody; an app that is a target of its own has none.
     """
     policy, connection = policies.for_app(app_id, method), policies.for_connection(app_id)
     view = call.watched(policy.target or app_id)
