@@ -33,7 +33,7 @@ NAMES = sorted(PAIRS)
 
 
 def test_the_oracle_is_the_c_implementation() -> None:
-    assert api_implementation.Type() == "upb"
+    assert api_implementation.Type() == "upb"  # type: ignore[no-untyped-call]
 
 
 @settings(max_examples=500, deadline=None)
