@@ -97,12 +97,13 @@ class Attacker:
             assert kind != GOAWAY, payload
         raise AssertionError("the server hung up")
 
-    async def reply(self, stream: int) -> tuple[bytes, dict[str, str]]:
+    async def reply(self, stream: int, *, away: bool = False) -> tuple[bytes, dict[str, str]]:
         """Read until the server ends the stream with trailers; its data and trailers."""
         data = b""
         while (said := await self.frame()) is not None:
             kind, flags, number, payload = said
-            assert kind not in (GOAWAY, RST_STREAM), payload
+            assert kind != RST_STREAM, payload
+            assert kind != GOAWAY or away, payload
             if number == stream and kind == DATA:
                 data += payload
             if kind == HEADERS:
@@ -418,3 +419,39 @@ async def test_many_connections_that_do_nothing() -> None:
             nursery.start_soon(idle)
         for _ in range(20):
             await field.witness()
+
+
+# --- draining
+
+
+@pytest.mark.parametrize("greet", [True, False])
+async def test_draining_does_not_wait_for_a_peer_that_says_nothing(greet: bool) -> None:
+    """It never answers the PING that would tell that it has read our GOAWAY."""
+    async with serving(Echo()) as (target, server), open_channel(target) as channel:
+        field = Field(target, server, channel)
+        async with field.attacker(greet=greet):
+            while server.connections < 2:
+                await field.witness()
+            with trio.fail_after(10):
+                await server.drain()
+        assert server.in_flight == 0
+
+
+async def test_requests_that_were_on_their_way_when_draining_began_are_served() -> None:
+    async with serving(Echo()) as (target, server), open_channel(target) as channel:
+        field = Field(target, server, channel)
+        async with field.attacker() as attacker, trio.open_nursery() as nursery:
+            await attacker.send(request(1, "Chat"))
+            while not server.in_flight:
+                await field.witness()
+            nursery.start_soon(server.drain)
+            said: list[tuple[int, int, int, bytes]] = []
+            while not said or said[-1][0] != PING:
+                said.append(await attacker.frame() or (-1, 0, 0, b""))
+            assert [last[3][:4] for last in said if last[0] == GOAWAY] == [b"\x7f\xff\xff\xff"]
+            await attacker.send(request(3), frame(DATA, END_STREAM, 3, b"\0\0\0\0\x04late"))
+            await attacker.send(frame(PING, 1, 0, said[-1][3]))
+            assert (await attacker.reply(3, away=True))[0] == b"\0\0\0\0\x04late"
+            await attacker.send(request(5), frame(DATA, END_STREAM, 1, b"\0\0\0\0\x03end"))
+            assert (await attacker.reply(1, away=True))[0] == b"\0\0\0\0\x03end"
+            assert await attacker.frame() is None  # no word about the request that came too late

@@ -176,7 +176,8 @@ async def test_a_cancelled_call_ends_its_handler(client: Peer) -> None:
 async def test_a_deadline_ends_both_sides(client: Peer) -> None:
     echo = Echo()
     async with serving(echo) as (target, _), connected(client, target) as call:
-        result = await call("Hang", timeout=0.3)
+        await call("Echo", b"connect")
+        result = await call("Hang", timeout=0.5)
         assert result["code"] == 4
         await echo.ended.wait()
         assert (await call("Echo", b"next"))["replies"] == [b"next"]

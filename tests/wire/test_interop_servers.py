@@ -283,7 +283,8 @@ async def test_cancelling_the_caller_cancels_the_call(server: Peer) -> None:
 async def test_a_deadline_ends_both_sides(server: Peer) -> None:
     before = await hangs(server)
     async with connected(server) as channel:
-        result = await call(channel, "Hang", b"x", timeout=0.3)
+        await call(channel, "Echo", b"connect")
+        result = await call(channel, "Hang", b"x", timeout=0.5)
         assert result.status is Status.DEADLINE_EXCEEDED
         await until_cancelled(server, before)
         assert (await call(channel, "Echo", b"next")).replies == [b"next"]
