@@ -10,6 +10,9 @@ DRIVERS := $(sort $(wildcard drivers/*))
 EDITABLE := -e . $(addprefix -e ,$(DRIVERS))
 SOURCES := pyproject.toml $(LOCK) $(wildcard drivers/*/pyproject.toml)
 
+# The system's certificates, as pip uses them: a machine behind a proxy of its own has the proxy's there.
+export UV_SYSTEM_CERTS := true
+
 .PHONY: quickstart test check lint types unit tools generate lock clean install
 
 quickstart: $(VENV)/.quickstart
