@@ -29,8 +29,10 @@ _DRAIN_SECONDS = 1.0
 
 @frozen
 class Command:
-    """What to start. `reports` gives the child a pipe for readiness reports, its number appended to
-    `argv`.
+    """What to start.
+
+    `reports` joins the child to us by two pipes: one for its readiness reports, whose number is appended to
+    `argv`, and its standard input, through which it is told things and sees when we are gone.
     """
 
     argv: tuple[str, ...]
@@ -43,12 +45,21 @@ class Command:
 class Child(Protocol):
     """A running child."""
 
+    @property
+    def pid(self) -> int:
+        """Its process id, which is its group's too."""
+        ...
+
     async def wait(self) -> int:
         """Its exit code; below 0 when a signal ended it."""
         ...
 
     def send_signal(self, number: int) -> None:
         """To the whole group; nothing when it has ended."""
+        ...
+
+    async def tell(self, event: dict[str, Any]) -> None:
+        """One JSON line on its standard input."""
         ...
 
     async def report(self) -> dict[str, Any] | None:
@@ -90,7 +101,7 @@ async def _open(command: Command, writer: int | None) -> trio.Process:
         argv += ["--ready-fd", str(writer)]
     return await trio.lowlevel.open_process(
         argv,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL if writer is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         cwd=command.cwd,
@@ -131,6 +142,18 @@ class _Process:
     def _open_reports(self) -> AsyncGenerator[bytes, None] | None:
         return None if self.pipe is None else lines(self.pipe)
 
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    async def tell(self, event: dict[str, Any]) -> None:
+        if self.process.stdin is None:
+            return
+        try:
+            await self.process.stdin.send_all(json.dumps(event).encode() + b"\n")
+        except trio.BrokenResourceError:
+            pass  # it has ended, which others notice
+
     async def wait(self) -> int:
         return await self.process.wait()
 
@@ -155,6 +178,8 @@ class _Process:
         if self._reports is not None and self.pipe is not None:
             await self._reports.aclose()
             await self.pipe.aclose()
+        if self.process.stdin is not None:
+            await self.process.stdin.aclose()
 
 
 def exit_status(returncode: int) -> int:

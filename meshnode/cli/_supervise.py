@@ -92,6 +92,7 @@ async def supervise(run: AppRun, launch: Launch, stop: Stop) -> int:
                 return await _node_alone(run, node, stop)
             command = run.app(started)
             async with launch(command) as app:
+                await node.tell({"app_pid": app.pid})
                 run.say(f"{run.app_id}: application started: {command_line(command.argv)}")
                 return await _together(run, node, app, stop)
 

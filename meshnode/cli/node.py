@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +76,9 @@ def _run(options: NodeOptions, report: Report, run_info: dict[str, Any]) -> int:
     with ExitStack() as cleanup:
         announce = _Announcement(options, report, run_info, cleanup)
         app_ready = partial(report, {"event": "app-ready"})
+        node = partial(run_node, options, on_app_ready=app_ready, task_status=announce)
         try:
-            code = trio.run(partial(run_node, options, on_app_ready=app_ready, task_status=announce))
+            code = trio.run(_under_run, node) if run_info else trio.run(node)
         except* ConfigError as group:
             _show_problems(group)
             code = ExitCode.USAGE
@@ -84,6 +86,36 @@ def _run(options: NodeOptions, report: Report, run_info: dict[str, Any]) -> int:
             _show_failures(group, options)
             code = ExitCode.FAILURE
     return int(code or 0)
+
+
+async def _under_run(node: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """A node started by `meshnode run` ends with it, however that ends."""
+    import trio
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_end_with_run)
+        code = await node()
+        nursery.cancel_scope.cancel()
+    return code
+
+
+async def _end_with_run() -> None:
+    """Standard input is a pipe from `run`. Its end, while we are alive, means that `run` was killed.
+
+    Then the application that it left behind, and whose number it had told us, is ended before this node.
+    """
+    import trio
+
+    from meshnode.cli._lines import lines
+
+    app_pid = 0
+    async with trio.lowlevel.FdStream(os.dup(0)) as pipe:
+        async for line in lines(pipe):
+            app_pid = json.loads(line)["app_pid"]
+    if app_pid:
+        with suppress(ProcessLookupError):
+            os.killpg(app_pid, signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _import_node() -> Callable[..., Coroutine[Any, Any, int]]:

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from support.processes import wait_until
+
+from meshnode.cli._records import live_records, wait_gone
 
 PROBE = """
 import os, urllib.error, urllib.request
@@ -34,6 +37,7 @@ os._exit(7)
 WAIT = """
 import signal, sys
 def end(number, frame):
+    open("ended", "w").close()
     print("app got", signal.Signals(number).name, flush=True)
     sys.exit(5)
 signal.signal(signal.SIGTERM, end)
@@ -131,6 +135,17 @@ def test_the_node_is_killed(folder: Path) -> None:
     assert returncode == 1
     assert "app got SIGTERM" in out
     assert "the node ended by itself" in err
+
+
+def test_run_is_killed(folder: Path) -> None:
+    process = start(folder, [*ONE, "--", sys.executable, "wait.py"])
+    assert process.stdout is not None
+    until(process.stdout, "waiting")
+    (record,) = live_records()
+    process.kill()
+    finish(process)
+    wait_gone(record)
+    wait_until((folder / "ended").exists, what="the end of the application")
 
 
 def test_resources_that_cannot_be_used(folder: Path) -> None:

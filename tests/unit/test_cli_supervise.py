@@ -33,6 +33,10 @@ class FakeChild:
     slow: float = 0.0
     _ended: trio.Event = field(factory=trio.Event)
     returncode: int | None = None
+    pid: int = 4711
+
+    async def tell(self, event: dict[str, Any]) -> None:
+        self.journal.append(f"{self.name} is told {event}")
 
     async def wait(self) -> int:
         await self._ended.wait()
@@ -118,6 +122,7 @@ async def test_order_and_exit_code(world: World, autojump_clock: trio.testing.Mo
         "node starts",
         "health for 127.0.0.1:4000",
         "app starts",
+        "node is told {'app_pid': 4711}",
         "app ends",
         "node<-SIGTERM",
         "node ends",
