@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from meshnode.components import RESERVED_METADATA
-from meshnode.config import Component, load_resources
+from meshnode.components import component_problems
+from meshnode.config import load_resources
 from meshnode.errors import ConfigError, Problem
-from meshnode.registry import Registry, load_options
+from meshnode.registry import Registry
 
 __all__ = ["problems_of"]
 
@@ -20,7 +20,11 @@ def problems_of(paths: Sequence[Path], env: Mapping[str, str], *, lenient: bool)
     except ConfigError as error:
         return list(error.problems), 0
     registry = Registry.discover()
-    found = [problem for one in resources.components for problem in _component(one, registry, lenient)]
+    found = [
+        problem
+        for one in resources.components
+        for problem in component_problems(one, registry, lenient=lenient)
+    ]
     others = (
         resources.configurations,
         resources.resiliencies,
@@ -28,19 +32,3 @@ def problems_of(paths: Sequence[Path], env: Mapping[str, str], *, lenient: bool)
         resources.http_endpoints,
     )
     return found, len(resources.components) + sum(map(len, others))
-
-
-def _component(component: Component, registry: Registry, lenient: bool) -> list[Problem]:
-    try:
-        driver = registry.driver(component.type, component.version, component.source)
-        load_options(driver.metadata, component, reserved=RESERVED_METADATA, lenient=lenient)
-    except ConfigError as error:
-        return [problem for problem in error.problems if _known_now(component, problem)]
-    return []
-
-
-def _known_now(component: Component, problem: Problem) -> bool:
-    """Whether a problem is one already here: values behind references are only known when a node starts."""
-    referring = {f"spec.metadata.{item.name}" for item in component.metadata if item.value is None}
-    unknown_name = problem.message.startswith("unknown")
-    return unknown_name or not referring or problem.field not in {*referring, "spec.metadata"}

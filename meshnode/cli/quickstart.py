@@ -32,7 +32,7 @@ def command(name: str) -> int:
     if find_spec("dapr") is None:
         raise CliError(
             "the quickstarts' applications use Dapr's Python SDK, which is not installed",
-            f"install it with: {Path(sys.executable).name} -m pip install 'dapr>=1.19,<2'",
+            f"install it with: {Path(sys.executable).name} -m pip install 'dapr[grpc]>=1.19,<2'",
         )
     from meshnode.cli import run
 

@@ -1,6 +1,6 @@
-"""The quickstarts played: their store and their service killed and brought back, and every order there.
+"""The quickstarts through the command line: copied, run from their run files, watched from beside.
 
-The policies are the shipped ones with their seconds made shorter.
+`test_quickstarts` plays them with their own policies; here the seconds are made shorter.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.processes import Node, Process, healthz, node, process, surroundings_of
-from support.redis_servers import RedisServer, find_redis_server, free_port
+from support.processes import Process, process, surroundings_of
+from support.redis_servers import RedisServer, find_redis_server
 
 MESHNODE = [sys.executable, "-m", "meshnode"]
 ORDERS = 12
@@ -77,7 +77,7 @@ def test_state_on_sqlite(tmp_path: Path) -> None:
 
 
 @pytest.mark.redis
-def test_state_survives_its_store(tmp_path: Path) -> None:
+def test_breaker_states_are_seen_while_the_store_is_away(tmp_path: Path) -> None:
     if find_redis_server() is None:
         pytest.skip("redis-server is not installed")
     folder = copied("state-resiliency", tmp_path)
@@ -104,46 +104,6 @@ def test_state_survives_its_store(tmp_path: Path) -> None:
     finally:
         server.stop()
     assert re.findall(r"saved order (\d+)", orders.output) == [str(n) for n in range(1, ORDERS + 1)]
-
-
-def test_calls_survive_the_service(tmp_path: Path) -> None:
-    folder = copied("service-resiliency", tmp_path)
-    port = free_port()
-    with (
-        healthz() as health_port,
-        node("order-processor", tmp_path, app_port=port) as processor,
-    ):
-        first = _processor(folder, processor, port, health_port)
-        args = ("--app-id", "checkout", "--resources-path", "resources", "--", sys.executable)
-        with running(folder, tmp_path, *args, "checkout/app.py", PYTHONPATH=_python_path(folder)) as checkout:
-            with first as application:
-                application.wait_for("order processor on port")
-                at = checkout.wait_for("order 4 accepted")
-            at = checkout.wait_for("Error processing operation endpoint[order-processor", after=at)
-            at = checkout.wait_for(OPENED, after=at)
-            assert states(tmp_path) & {"open", "half-open"}
-            with _processor(folder, processor, port, health_port):
-                at = checkout.wait_for(HALF_OPENED, after=at)
-                at = checkout.wait_for(CLOSED, after=at)
-                checkout.wait_for(ALL, after=at)
-                assert checkout.popen.wait(30) == 0
-
-
-@contextmanager
-def _processor(folder: Path, processor: Node, port: int, health_port: int) -> Iterator[Process]:
-    """The order processor alone; it is killed at the end."""
-    env = {
-        "APP_PORT": str(port),
-        "DAPR_GRPC_PORT": str(processor.port),
-        "DAPR_HTTP_PORT": str(health_port),
-        "PYTHONPATH": _python_path(folder),
-    }
-    with process([sys.executable, "app.py"], cwd=folder / "order_processor", env=env) as application:
-        yield application
-
-
-def _python_path(folder: Path) -> str:
-    return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
 
 
 def _path() -> str:
