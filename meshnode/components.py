@@ -25,7 +25,7 @@ from meshnode.interfaces import Driver, DriverContext, SecretStore
 from meshnode.registry import Registry, load_options
 from meshnode.resiliency import Policies, run
 
-__all__ = ["RESERVED_METADATA", "ComponentHost", "Opened", "Planned"]
+__all__ = ["RESERVED_METADATA", "ComponentHost", "Opened", "Planned", "component_problems"]
 
 RESERVED_METADATA = frozenset(
     {"keyPrefix", "primaryEncryptionKey", "secondaryEncryptionKey", "actorStateStore"}
@@ -37,6 +37,23 @@ _CLOSING_SECONDS = 5.0
 """What all components together may take to close."""
 
 _log = logging.getLogger("meshnode.components")
+
+
+def component_problems(component: Component, registry: Registry, *, lenient: bool) -> Sequence[Problem]:
+    """What is wrong with a component's type and metadata, as far as that can be known without its secrets."""
+    try:
+        driver = registry.driver(component.type, component.version, component.source)
+        load_options(driver.metadata, component, reserved=RESERVED_METADATA, lenient=lenient)
+    except ConfigError as error:
+        return [problem for problem in error.problems if _known_now(component, problem)]
+    return ()
+
+
+def _known_now(component: Component, problem: Problem) -> bool:
+    """Whether a problem is one already: values behind references are only known when the node starts."""
+    referring = {f"spec.metadata.{item.name}" for item in component.metadata if item.value is None}
+    unknown_name = problem.message.startswith("unknown")
+    return unknown_name or not referring or problem.field not in {*referring, "spec.metadata"}
 
 
 @frozen
@@ -94,13 +111,12 @@ class ComponentHost:
         planned: list[Planned] = []
         problems: list[Problem] = []
         for component in components:
-            kind = component.type.partition(".")[0]
-            try:
-                driver = self._registry.driver(component.type, component.version, component.source)
-            except ConfigError as error:
-                problems.extend(error.problems)
+            found = component_problems(component, self._registry, lenient=self._lenient)
+            if found:
+                problems.extend(found)
                 continue
-            planned.append(Planned(component, kind, driver))
+            driver = self._registry.driver(component.type, component.version, component.source)
+            planned.append(Planned(component, component.type.partition(".")[0], driver))
         if problems:
             raise ConfigError(problems)
         return sorted(planned, key=lambda one: one.kind != "secretstores")

@@ -10,7 +10,7 @@ Imports nothing from meshnode. Drivers import this module and `meshnode.interfac
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attrs import field, frozen
 from grpclib.const import Status
@@ -152,10 +152,14 @@ class Problem:
 
 
 class ConfigError(MeshError):
-    """Resource files or flags that cannot be used; carries every problem found, not only the first."""
+    """Resource files or flags that cannot be used; carries every problem found, not only the first.
+
+    `partial` is what could be read all the same, for whoever wants to go on looking for mistakes in it.
+    """
 
     status = Status.INVALID_ARGUMENT
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem], partial: Any = None) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
+        self.partial = partial
         self.problems: tuple[Problem, ...] = tuple(problems)

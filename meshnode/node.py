@@ -42,6 +42,7 @@ from meshnode.config import Configuration, Resources, load_resources
 from meshnode.config.configuration import merged
 from meshnode.config.nodeoptions import NodeOptions, NodeStarted
 from meshnode.defaults import Naming, embedded_store, name_resolution, refuse_http_endpoints
+from meshnode.errors import ConfigError, Problem
 from meshnode.interfaces import Instance, NameResolver
 from meshnode.registry import Registry
 from meshnode.resiliency import Policies
@@ -180,9 +181,18 @@ class _Plan:
 
 def _plan(options: NodeOptions, resources: Resources, registry: Registry, around: Surroundings) -> _Plan:
     """Everything that can be found wrong without opening anything is found wrong here."""
-    resources = resources.for_app(options.app_id, options.namespace)
-    refuse_http_endpoints(resources)
-    policies = Policies.build(resources.resiliencies, options.app_id, options.namespace, rng=around.rng)
+    # As in Dapr a resource's namespace counts only where the node was given one.
+    namespace = options.env.get("NAMESPACE", "")
+    resources = resources.for_app(options.app_id, namespace)
+    problems: list[Problem] = []
+    with _collecting(problems):
+        refuse_http_endpoints(resources)
+    policies = Policies.build((), options.app_id)
+    with _collecting(problems):
+        policies = Policies.build(resources.resiliencies, options.app_id, namespace, rng=around.rng)
+    naming = around.naming
+    with _collecting(problems):
+        naming = naming or name_resolution(resources, options, registry)
     notes: list[str] = []
     host = ComponentHost(
         registry=registry,
@@ -194,15 +204,29 @@ def _plan(options: NodeOptions, resources: Resources, registry: Registry, around
         rng=around.rng,
         lenient=options.lenient,
     )
+    components: list[Planned] = []
+    with _collecting(problems):
+        components = host.plan(resources.components or embedded_store(options, notes))
+    if problems or naming is None:
+        raise ConfigError(problems)
     return _Plan(
         configuration=merged(resources.configurations),
         resiliencies=tuple(one.name for one in resources.resiliencies),
         policies=policies,
-        naming=around.naming or name_resolution(resources, options, registry),
+        naming=naming,
         host=host,
-        components=host.plan(resources.components or embedded_store(options, notes)),
+        components=components,
         notes=notes,
     )
+
+
+@contextmanager
+def _collecting(problems: list[Problem]) -> Iterator[None]:
+    """Go on after a `ConfigError`, so that all mistakes are reported at once."""
+    try:
+        yield
+    except ConfigError as error:
+        problems.extend(error.problems)
 
 
 # --- what is opened
@@ -343,10 +367,8 @@ async def run_node(
     """A process's node: logs, signals, resources from files. Returns the exit code once it has shut down."""
     tail = LogTail()
     with _logs(options, tail), trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        resources = load_resources(
-            options.resources_paths, options.config_paths, lenient=options.lenient, env=options.env
-        )
         around = Surroundings(tail=tail)
+        resources = _load(options, around)
         async with open_node(options, resources, surroundings=around, on_app_ready=on_app_ready) as node:
             task_status.started(node.started)
             async with trio.open_nursery() as nursery:
@@ -355,6 +377,20 @@ async def run_node(
                 await node.shut_down()
                 nursery.cancel_scope.cancel()
     return 0
+
+
+def _load(options: NodeOptions, around: Surroundings) -> Resources:
+    """The resources from the files. Raises `ConfigError` with every mistake, in their form and their meaning."""
+    try:
+        return load_resources(
+            options.resources_paths, options.config_paths, lenient=options.lenient, env=options.env
+        )
+    except ConfigError as error:
+        problems = list(error.problems)
+        if error.partial is not None:
+            with _collecting(problems):
+                _plan(options, error.partial, Registry.discover(), around)
+        raise ConfigError(problems) from None
 
 
 async def _stop_on_signal(signals: AsyncIterator[int], node: Node, scope: trio.CancelScope) -> None:

@@ -292,10 +292,11 @@ class _Reader:
             check_references(self._resiliencies, report)
         for warning in report.warnings:
             _log.warning("%s", warning)
-        if report.problems:
-            raise ConfigError(report.problems)
         found = {name: tuple(values) for name, values in self._found.items()}
-        return Resources(**found, warnings=tuple(report.warnings))
+        resources = Resources(**found, warnings=tuple(report.warnings))
+        if report.problems:
+            raise ConfigError(report.problems, partial=resources)
+        return resources
 
 
 def _text(node: Table, name: str) -> Scalar | None:
