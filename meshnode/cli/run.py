@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 from meshnode.cli._errors import UsageProblem
 from meshnode.cli._exit import ExitCode
 from meshnode.cli._flags import Parsed
 from meshnode.cli._runflags import RUN_TABLE
 from meshnode.cli._verb import FlagVerb, settings_of
+
+if TYPE_CHECKING:
+    from meshnode.cli._mesh import Mesh
 
 __all__ = ["command"]
 
@@ -49,14 +53,13 @@ def _run(parsed: Parsed) -> int:
     return trio.run(_until_signal, Mesh(plans, console, say, node_health, until))
 
 
-async def _until_signal(mesh: object) -> int:
+async def _until_signal(mesh: Mesh) -> int:
     """Run the mesh; the first signal asks it to end, the second insists."""
     import trio
 
-    from meshnode.cli._mesh import Mesh, run_mesh
+    from meshnode.cli._mesh import run_mesh
     from meshnode.cli._supervise import Stop
 
-    assert isinstance(mesh, Mesh)
     stop = Stop()
     code: int = ExitCode.INTERRUPTED
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
