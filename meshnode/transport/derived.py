@@ -3,31 +3,40 @@
 The decoder hands out the same block object for the same bytes, so a client that repeats its headers pays for
 this once. For headers that vary per call everything here is lazy: nothing is worked out that nobody asks for.
 
-Sans-io; imports hpack, rules and frames.
+Sans-io; imports hpack, rules, fields and frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final, final
+from typing import Any, final
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from meshnode.transport import rules
+from meshnode.transport import fields, rules
 from meshnode.transport.frames import WireHeaders, wire_headers
 from meshnode.transport.hpack import HeaderBlock, Pair, encode
 
-__all__ = ["Derived", "derived", "encoded", "wire"]
-
-_UNSET: Final[Any] = object()
+__all__ = ["Derived", "derive_request", "derived", "encoded", "wire"]
 
 
 @final
 class Derived:
     """Derived values of one block."""
 
-    __slots__ = ("_timeout", "block", "handler", "head", "memo", "path", "tail")
+    __slots__ = (
+        "_timeout",
+        "block",
+        "content_length",
+        "encoding",
+        "handler",
+        "head",
+        "memo",
+        "path",
+        "tail",
+        "timeout_field",
+    )
 
     def __init__(self) -> None:
         self.block: bytes | None = None  # encoded
@@ -37,19 +46,33 @@ class Derived:
         self.handler: Any = None  # what the server does with such a request
         self.memo: Any = None
         """For whoever handles the request: what it wants to keep with these headers."""
-        self._timeout: Any = _UNSET
+        self.content_length = -1
+        self.encoding: bytes | None = None
+        self.timeout_field: bytes | None = None
+        self._timeout: float | None = None
 
-    def timeout(self, headers: HeaderBlock) -> float | None:
+    @property
+    def timeout(self) -> float | None:
         """`grpc-timeout` in seconds; GRPCError if it is malformed."""
-        found = self._timeout
-        if found is _UNSET:
-            raw = headers.get(b"grpc-timeout")
+        field = self.timeout_field
+        if self._timeout is None and field is not None:
             try:
-                found = None if raw is None else rules.parse_timeout(raw)
+                self._timeout = rules.parse_timeout(field)
             except ValueError as error:
                 raise GRPCError(Status.INTERNAL, str(error)) from None
-            self._timeout = found
-        return found  # type: ignore[no-any-return]
+        return self._timeout
+
+
+def derive_request(block: HeaderBlock) -> Derived:
+    """The values of a block that opens a request; MalformedHeaders if it cannot do that."""
+    fields.check_request(block)
+    found = block.cache = Derived()
+    get = block.map.get
+    if b"content-length" in block.map:
+        found.content_length = fields.content_length(block) or 0
+    found.encoding = get(b"grpc-encoding")
+    found.timeout_field = get(b"grpc-timeout")
+    return found
 
 
 def derived(block: HeaderBlock) -> Derived:

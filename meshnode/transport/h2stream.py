@@ -41,6 +41,7 @@ class H2Stream:
         "recv_window",
         "remote_ended",
         "send_window",
+        "stalled",
         "trailers",
         "writer",
     )
@@ -62,6 +63,7 @@ class H2Stream:
         self.content_left = -1  # what content-length still promises; -1 without one
         self.local_ended = False
         self.remote_ended = False
+        self.stalled = False  # the connection's send window kept it from sending
         self.discarding = False  # nobody will read: what comes in is dropped
         self.error: GRPCError | None = None  # why the stream ended, if not by its trailers
         self.reader: Any = None
@@ -96,8 +98,3 @@ class H2Stream:
             assembler = self.assembler = Assembler(max_size)
         for message in assembler.feed(payload):
             self.push(message)
-
-    @property
-    def incomplete(self) -> bool:
-        """Whether a message has begun whose end is missing."""
-        return self.assembler is not None and not self.assembler.empty

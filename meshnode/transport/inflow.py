@@ -34,18 +34,16 @@ class Inflow:
         self._connection_share = max(1, limits.connection_window // 2)
         self._stream_share = max(1, limits.stream_window // 2)
 
-    def charge(self, size: int) -> None:
-        """DATA came, on whatever stream."""
+    def charge(self, size: int, stream: H2Stream | None = None) -> None:
+        """DATA came."""
         self.window -= size
         if self.window < 0:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "connection window exceeded")
-
-    def charge_stream(self, stream: H2Stream, size: int) -> None:
-        """It came on this stream."""
-        stream.recv_window -= size
-        if stream.recv_window < 0:
-            self.refund(size)
-            raise StreamFault(stream.id, ErrorCode.FLOW_CONTROL_ERROR, "stream window exceeded")
+        if stream is not None:
+            stream.recv_window -= size
+            if stream.recv_window < 0:
+                self.refund(size)
+                raise StreamFault(stream.id, ErrorCode.FLOW_CONTROL_ERROR, "stream window exceeded")
 
     def refund(self, size: int) -> None:
         """Give back credit of the connection only: what nobody reads must not come forever."""
@@ -57,13 +55,16 @@ class Inflow:
 
     def refund_stream(self, stream: H2Stream, size: int) -> None:
         """Give back credit of the connection, and of the stream if more may come on it."""
-        self.refund(size)
-        if not stream.remote_ended:
-            stream.owed += size
-            if stream.owed >= self._stream_share:
-                stream.recv_window += stream.owed
-                self._send(frames.window_update(stream.id, stream.owed), False)
-                stream.owed = 0
+        self._owed += size
+        if self._owed >= self._connection_share:
+            self.refund(0)
+        if stream.remote_ended:
+            return
+        stream.owed += size
+        if stream.owed >= self._stream_share:
+            stream.recv_window += stream.owed
+            self._send(frames.window_update(stream.id, stream.owed), False)
+            stream.owed = 0
 
     def taken(self, stream: H2Stream, message: bytes) -> None:
         """A consumer took a message."""

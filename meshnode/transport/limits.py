@@ -93,6 +93,9 @@ class Limits:
     header_seconds: float = field(default=10.0, validator=_positive)
     """From the first byte of a frame or header block to its last: the connection is closed."""
 
+    farewell_seconds: float = field(default=1.0, validator=_positive)
+    """For a client to acknowledge that the server drains; after that no more requests are awaited from it."""
+
 
 DEFAULT_LIMITS = Limits()
 

@@ -26,7 +26,9 @@ _EXHAUSTED_PAUSE: Final = 0.1
 
 
 class AnyListener(Protocol):
-    """What a server accepts connections from: a `Listener`, or one that gives other streams, such as in-memory ones."""
+    """What a server accepts connections from: a `Listener`, or one that gives other streams, such as
+    in-memory ones.
+    """
 
     @property
     def address(self) -> str: ...

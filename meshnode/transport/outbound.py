@@ -102,6 +102,7 @@ class Outbound:
             if size == 0 and offset < total:
                 if self.window <= 0:
                     self._stalled[stream] = None
+                    stream.stalled = True
                 break
             last = offset + size == total
             flags = frames.END_STREAM if last and end else 0
@@ -124,7 +125,7 @@ class Outbound:
     # --- what the peer allows
 
     def forget(self, stream: H2Stream) -> None:
-        """The stream is over."""
+        """A stalled stream is over."""
         self._stalled.pop(stream, None)
 
     def widen_connection(self, increment: int) -> None:
@@ -135,6 +136,7 @@ class Outbound:
         if self._stalled:
             stalled, self._stalled = self._stalled, {}
             for stream in stalled:
+                stream.stalled = False
                 self._wake_writer(stream)
 
     def widen_stream(self, stream: H2Stream, increment: int) -> None:

@@ -109,6 +109,15 @@ class RawCall:
         """Whether every message has been received and the client sends no more."""
         return self._stream.remote_ended and self._stream.first is None
 
+    def take_frame(self) -> bytes | None:
+        """The next message if it is here already."""
+        stream = self._stream
+        frame = stream.first
+        if frame is not None:
+            stream.first = stream.more.popleft() if stream.more else None
+            self._connection.inflow.taken(stream, frame)
+        return frame
+
     async def receive_frame(self) -> bytes | None:
         """The next message; None after the last."""
         stream = self._stream
@@ -154,7 +163,9 @@ class RawCall:
         self._connection.h2.finished(self._stream)
 
     async def respond(self, headers: Iterable[Pair], frame: bytes | None, trailers: Iterable[Pair]) -> None:
-        """The whole response of a unary call in one write; without a message as "trailers-only" if both are the same."""
+        """The whole response of a unary call in one write; without a message as "trailers-only" if both are
+        the same.
+        """
         if frame is None:
             if headers is not trailers:
                 await self.send_headers(headers)
@@ -184,6 +195,11 @@ class RawCall:
         """End the call with RST_STREAM instead of a status."""
         self._connection.h2.cancel(self._stream, code)
         self._stream.local_ended = True
+
+    def forget(self) -> None:
+        """The request's task ends: let go of what refers back to it."""
+        del self.nursery
+        self.scope = self.finish = self.finish_now = None
 
     def cancel(self) -> None:
         """The client is gone."""

@@ -10,7 +10,7 @@ Sans-io; imports frames, limits and exceptions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import final
+from typing import Final, final
 
 from meshnode.transport import frames
 from meshnode.transport.exceptions import ConnectionFault, StreamFault
@@ -21,6 +21,9 @@ __all__ = ["FrameHandler", "FrameReader", "HeaderHandler"]
 
 FrameHandler = Callable[[int, int, bytes, int, int], None]
 HeaderHandler = Callable[[int, int, bytes], None]
+
+
+_WHOLE: Final = frames.END_HEADERS | frames.PADDED | frames.PRIORITY
 
 
 @final
@@ -101,7 +104,10 @@ class FrameReader:
             if self._block is not None or not self.greeted:
                 self._check_order(kind, flags, stream_id)
             try:
-                handlers[kind if kind < 10 else 10](flags, stream_id, data, start, end)
+                if kind == 1 and flags & _WHOLE == frames.END_HEADERS:  # nearly all HEADERS are like this
+                    self._on_block(flags, stream_id, data[start:end])
+                else:
+                    handlers[kind if kind < 10 else 10](flags, stream_id, data, start, end)
             except StreamFault as fault:
                 self._on_fault(fault)
         self.progressed = position > 0
@@ -124,8 +130,6 @@ class FrameReader:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted")
 
     def _headers(self, flags: int, stream_id: int, data: bytes, start: int, end: int) -> None:
-        if stream_id == 0:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on stream 0")
         if flags & frames.PADDED:
             start, end = unpad(data, start, end)
         if flags & frames.PRIORITY:

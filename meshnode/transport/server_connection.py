@@ -171,7 +171,9 @@ class ServerConnection:
         """Take no new requests; return when those there are have ended, and let the connection end then."""
         self.draining = True
         self.h2.go_away(last_id=frames.MAX_STREAM_ID)  # requests on their way are still welcome,
-        await self._pinger.round_trip()
+        if self.h2.greeted:
+            with trio.move_on_after(self._limits.farewell_seconds):
+                await self._pinger.round_trip()
         self.h2.go_away()  # later ones are not
         if self.in_flight:
             await self.idle.wait()
@@ -192,7 +194,7 @@ class ServerConnection:
                 call.scope = scope = nursery.cancel_scope
                 if stream.error is not None:
                     scope.cancel()  # reset before this task began
-                timeout = call.derived.timeout(call.headers)
+                timeout = call.derived.timeout
                 if timeout is not None:
                     call.deadline = Deadline(trio.current_time() + timeout)
                     scope.deadline = call.deadline.at
@@ -209,6 +211,9 @@ class ServerConnection:
             self.in_flight -= 1
             if self.draining and not self.in_flight:
                 self.idle.set()
+            # Break the cycles by hand: leaving them to the collector costs 4 µs per request.
+            stream.owner = None
+            call.forget()
         if failure is not None:
             self._failed(call, failure)
 

@@ -56,7 +56,8 @@ class Stream(AsyncIterator[Received], Generic[Received, Sent]):
         self._held: bytes | None = None
         self._metadata: MultiDict[MetadataValue] | None = None
         self._encoding: bytes | None = None  # of what we send
-        self._receive_encoding = messages.check_encoding(call.headers.get(b"grpc-encoding"))
+        encoding = call.derived.encoding
+        self._receive_encoding = None if encoding is None else messages.check_encoding(encoding)
 
     # --- about the request
 
@@ -101,9 +102,11 @@ class Stream(AsyncIterator[Received], Generic[Received, Sent]):
 
     async def recv_message(self) -> Received | None:
         """The next message; None after the last."""
-        frame = await self._call.receive_frame()
+        frame = self._call.take_frame()  # nearly always there: the coroutine below is worth avoiding
         if frame is None:
-            return None
+            frame = await self._call.receive_frame()
+            if frame is None:
+                return None
         data = messages.message_of(frame, self._receive_encoding, self._max_size)
         return self._request_type.parse(data)  # type: ignore[no-any-return]
 
