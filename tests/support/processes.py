@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Node", "Process", "healthz", "node", "process", "wait_until"]
 
@@ -160,7 +161,7 @@ def surroundings_of(home: Path) -> dict[str, str]:
     return {**named, "XDG_RUNTIME_DIR": str(folders["RUNTIME"])}
 
 
-def _first_event(read: int, running: Process) -> dict[str, object]:
+def _first_event(read: int, running: Process) -> dict[str, Any]:
     data = b""
     while not data.endswith(b"\n"):
         readable, _, _ = select.select([read], [], [], 30)
@@ -169,7 +170,7 @@ def _first_event(read: int, running: Process) -> dict[str, object]:
             running.end(signal.SIGKILL)
             raise AssertionError(f"the node did not start:\n{running.output}")
         data += chunk
-    event: dict[str, object] = json.loads(data.splitlines()[0])
+    event: dict[str, Any] = json.loads(data.splitlines()[0])
     return event
 
 
