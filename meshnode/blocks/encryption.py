@@ -52,9 +52,13 @@ class ValueCipher:
         return base64.b64encode(nonce + sealed) + _SEPARATOR + self._name
 
     def decrypt(self, stored: bytes) -> bytes:
-        """Raises `StateError` when the value was not encrypted with one of the keys."""
+        """Raises `StateError` when the value was not encrypted with one of the keys. Nothing stays nothing,
+        as in Dapr.
+        """
         from cryptography.exceptions import InvalidTag
 
+        if not stored:
+            return b""
         sealed, _, name = stored.rpartition(_SEPARATOR)
         if not sealed or not name:
             raise self._failed("encryption key name not found on record")

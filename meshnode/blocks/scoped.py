@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from meshnode.blocks.call import Call
 from meshnode.cluster import PeerUnavailable
-from meshnode.resiliency import Policies, Policy, run, run_stream
+from meshnode.resiliency import Policies, Policy, run, run_stream, unwrap
 from meshnode.transport import ConnectionLost
 
 __all__ = ["scoped", "scoped_app_call", "scoped_stream"]
@@ -18,9 +18,18 @@ Commit = Callable[[], None]
 
 
 async def scoped(policy: Policy, operation: Callable[[], Awaitable[T]], call: Call) -> T:
-    """Run `operation` under a component's policy; without one that is a plain call."""
+    """Run `operation` under a component's policy; without one that is a plain call.
+
+    Either way a lone error that comes out of a driver's nursery in a group leaves it here.
+    """
     if policy.is_noop:
-        return await operation()
+        try:
+            return await operation()
+        except ExceptionGroup as group:
+            error = unwrap(group)
+            if error is group:
+                raise
+        raise error
     return await run(policy, operation, deadline=call.ends, view=call.watched(policy.target))
 
 

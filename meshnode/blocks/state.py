@@ -8,6 +8,7 @@ hot path.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar, final
@@ -52,6 +53,7 @@ T = TypeVar("T")
 
 _CONCURRENCY = {int(member.value): member for member in Concurrency}
 _CONSISTENCY = {int(member.value): member for member in Consistency}
+_WHOLE = re.compile(r"-?[0-9]{1,10}")
 _EMPTY = Empty()
 _JSON = "application/json"
 
@@ -224,7 +226,7 @@ class StateBlock:
         return SetRequest(
             key=store.prefix.apply(item.key),
             value=store.cipher.encrypt(value) if store.cipher else value,
-            etag=item.etag.value if item.etag is not None else None,
+            etag=_etag(item.etag),
             concurrency=_CONCURRENCY.get(int(options.concurrency), Concurrency.UNSPECIFIED)
             if options
             else Concurrency.UNSPECIFIED,
@@ -252,6 +254,11 @@ class StateBlock:
                 )
 
 
+def _etag(etag: common.Etag | None) -> str | None:
+    """An empty one is none, as in Dapr: some SDKs always send the field."""
+    return (etag.value or None) if etag is not None else None
+
+
 def _removal(
     store: Store,
     key: str,
@@ -261,7 +268,7 @@ def _removal(
 ) -> DeleteRequest:
     return DeleteRequest(
         key=store.prefix.apply(key),
-        etag=etag.value if etag is not None else None,
+        etag=_etag(etag),
         concurrency=_CONCURRENCY.get(int(options.concurrency), Concurrency.UNSPECIFIED)
         if options
         else Concurrency.UNSPECIFIED,
@@ -305,8 +312,10 @@ def _failed(error: MeshError, reason: str, message: str, code: Status | None = N
     if isinstance(error, CircuitOpen):
         return error
     if code is None:
-        cause = next(iter(error.failures.values())) if isinstance(error, BulkStateError) else error
-        code = cause.code if isinstance(cause, EtagMismatch | EtagInvalid) else Status.INTERNAL
+        # Of a bulk's failures an etag's counts most: it tells the caller that repeating is of no use.
+        causes = error.failures.values() if isinstance(error, BulkStateError) else (error,)
+        etags = [cause.code for cause in causes if isinstance(cause, EtagMismatch | EtagInvalid)]
+        code = etags[0] if etags else Status.INTERNAL
     return MeshError(message, ErrorInfoDetail(reason), status=code)
 
 
@@ -314,10 +323,7 @@ def _ttl(metadata: Mapping[str, str]) -> int | None:
     text = metadata.get("ttlInSeconds")
     if not text:
         return None
-    try:
-        seconds = int(text)
-    except ValueError:
-        seconds = -2
+    seconds = int(text) if _WHOLE.fullmatch(text) else -2
     if not -1 <= seconds < 2**31:
         message = f"ttlInSeconds must be a whole number of seconds (-1 removes an expiry), not {text!r}"
         raise InvalidArgument(message, BadRequestDetail([("metadata.ttlInSeconds", message)]))
@@ -327,6 +333,6 @@ def _ttl(metadata: Mapping[str, str]) -> int | None:
 def _check_json(key: str, value: bytes) -> None:
     try:
         json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"the value of key {key} is not valid JSON, which its contentType says it is: {error}"
         raise InvalidArgument(message, BadRequestDetail([("value", message)])) from error

@@ -2,8 +2,9 @@
 keys.
 
 `keyPrefix` of the component: `appid` (the default), `name` (the component's), `namespace`
-(`namespace.appid`), `none`, or any other text, which is then the prefix itself. Prefix and key are joined by
-`||`, which for that reason may appear in neither.
+(`namespace.appid`), `none`, or any other text, which is then the prefix itself, in lower case: Dapr lowers
+it, and a node that did not would not find what a daprd wrote. Prefix and key are joined by `||`, which for
+that reason may appear in neither.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class KeyPrefix:
 
     def __init__(self, strategy: str, *, store: str, app_id: str, namespace: str) -> None:
         self._store = store
-        strategy = strategy or "appid"
-        match strategy.lower():
+        strategy = strategy.lower() or "appid"
+        match strategy:
             case "none":
                 prefix = ""
             case "name":

@@ -21,6 +21,8 @@ from meshnode.wire.dapr.proto.runtime import v1 as runtime
 __all__ = ["StateQuery", "parse_query"]
 
 _COMPARISONS = ("EQ", "NEQ", "GT", "GTE", "LT", "LTE")
+_MAX_DEPTH = 32
+"""Filters within filters; stores walk them recursively."""
 
 
 @final
@@ -60,7 +62,10 @@ class StateQuery:
 
 def parse_query(text: str, key_prefix: str, metadata: Mapping[str, str]) -> QueryRequest:
     """Raises ValueError that says which part of the query is wrong."""
-    query = _object(json.loads(text), "the query")
+    try:
+        query = _object(json.loads(text), "the query")
+    except RecursionError:
+        raise ValueError("the query is nested too deeply") from None
     unknown = query.keys() - {"filter", "sort", "page"}
     if unknown:
         raise ValueError(f"unknown field {sorted(unknown)[0]!r}; a query has filter, sort and page")
@@ -76,8 +81,13 @@ def parse_query(text: str, key_prefix: str, metadata: Mapping[str, str]) -> Quer
         raise ValueError(  # noqa: TRY004  (the caller's text is wrong, not its type)
             f"page.token must be text, not {token!r}"
         )
-    sort = tuple(_sort_key(key) for key in query.get("sort", ()))
-    return QueryRequest(filter_ or None, sort, limit, token, key_prefix, metadata)
+    sort = query.get("sort") or []
+    if not isinstance(sort, list):
+        raise ValueError(  # noqa: TRY004  (the same)
+            f"sort must be a list, not {type(sort).__name__}"
+        )
+    keys = tuple(_sort_key(key) for key in sort)
+    return QueryRequest(filter_ or None, keys, limit, token, key_prefix, metadata)
 
 
 def _sort_key(value: Any) -> SortKey:
@@ -88,7 +98,9 @@ def _sort_key(value: Any) -> SortKey:
     return SortKey(key["key"], descending=order == "DESC")
 
 
-def _check_filter(value: Any) -> None:
+def _check_filter(value: Any, depth: int = 1) -> None:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"filters are nested too deeply: at most {_MAX_DEPTH} within one another")
     filter_ = _object(value, "a filter")
     if len(filter_) != 1:
         raise ValueError(f"a filter has exactly one operator, not {len(filter_)}")
@@ -107,7 +119,7 @@ def _check_filter(value: Any) -> None:
         if not isinstance(operand, list) or len(operand) < 2:
             raise ValueError(f"{operator} takes a list of at least two filters")
         for part in operand:
-            _check_filter(part)
+            _check_filter(part, depth + 1)
     else:
         raise ValueError(
             f"unknown operator {operator!r}; there are {', '.join(_COMPARISONS)}, IN, AND and OR"

@@ -9,7 +9,7 @@ bottom: `backoff`, `breaker`, `budget`, `outcome`, `view` (pure, independent of 
 from __future__ import annotations
 
 from meshnode.resiliency.breaker import BreakerSnapshot, State
-from meshnode.resiliency.outcome import AttemptTimeout, code_of
+from meshnode.resiliency.outcome import AttemptTimeout, code_of, unwrap
 from meshnode.resiliency.policy import NO_POLICY, Policies, Policy
 from meshnode.resiliency.rules import Direction
 from meshnode.resiliency.scope import Commit, Retriable, run, run_stream
@@ -30,4 +30,5 @@ __all__ = [
     "code_of",
     "run",
     "run_stream",
+    "unwrap",
 ]
