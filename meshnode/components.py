@@ -31,7 +31,9 @@ RESERVED_METADATA = frozenset(
     {"keyPrefix", "primaryEncryptionKey", "secondaryEncryptionKey", "actorStateStore"}
     | {"outboxPublishPubsub", "outboxPublishTopic", "outboxPubsub", "outboxDiscardWhenMissingState"}
 )
-"""Metadata names that blocks look at, not drivers."""
+"""Metadata names that blocks look at, not drivers. Like all of them they are matched without regard to case."""
+
+_CANONICAL = {name.lower(): name for name in RESERVED_METADATA}
 
 _CLOSING_SECONDS = 5.0
 """What all components together may take to close."""
@@ -116,7 +118,8 @@ class ComponentHost:
                 problems.extend(found)
                 continue
             driver = self._registry.driver(component.type, component.version, component.source)
-            planned.append(Planned(component, component.type.partition(".")[0], driver))
+            # The kind is the driver's own word: in a resource the type may be written in any case.
+            planned.append(Planned(component, driver.type.partition(".")[0], driver))
         if problems:
             raise ConfigError(problems)
         return sorted(planned, key=lambda one: one.kind != "secretstores")
@@ -162,18 +165,18 @@ class ComponentHost:
     ) -> Opened:
         component = one.component
         pairs = await resolve_metadata(
-            component, secrets, self._env, app_id=self._app_id, namespace=self._namespace
+            component, secrets, self._env, app_id=self._app_id, namespace=self._namespace, rng=self._rng
         )
-        reserved = {name: value for name, value in pairs if name in RESERVED_METADATA}
+        reserved = {_CANONICAL[name.lower()]: value for name, value in pairs if name.lower() in _CANONICAL}
         options: Any = load_options(
             one.driver.metadata, pairs, component.source, reserved=RESERVED_METADATA, lenient=self._lenient
         )
         log = logging.getLogger(f"meshnode.driver.{component.type}")
         context = DriverContext(component.name, self._app_id, self._namespace, log, self._wall, self._rng)
         names = {
-            item.name: item.secret_key_ref.name
+            _CANONICAL[item.name.lower()]: item.secret_key_ref.name
             for item in component.metadata
-            if item.secret_key_ref is not None
+            if item.secret_key_ref is not None and item.name.lower() in _CANONICAL
         }
 
         async def attempt() -> Any:
@@ -184,15 +187,24 @@ class ComponentHost:
 
         try:
             instance = await run(self._policies.built_in("DaprBuiltInInitializationRetries"), attempt)
-        except MeshError as error:
+        except Exception as error:
             what = f"{component.name} ({component.type}/{component.version})"
-            message = f"error initializing component {what}: {error}"
+            message = f"error initializing component {what}: {_words(error)}"
             if not component.ignore_errors:
+                if isinstance(error, ConfigError):
+                    raise  # the driver found what is written in the resource to be wrong
                 raise ComponentUnavailable(message) from error
             _log.error("%s; going on without it, as ignoreErrors asks", message)
             return Opened(one, None, reserved, names, message)
         _log.info("Component loaded: %s (%s/%s)", component.name, component.type, component.version)
         return Opened(one, instance, reserved, names)
+
+
+def _words(error: Exception) -> str:
+    """A driver's own errors are sentences; any other one needs its type to mean something."""
+    if isinstance(error, MeshError):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 @final

@@ -13,6 +13,7 @@ from meshnode.resiliency import Policies
 
 __all__ = ["build_stores"]
 
+_PREFIX = "keyPrefix"
 _PRIMARY, _SECONDARY = "primaryEncryptionKey", "secondaryEncryptionKey"
 
 
@@ -29,21 +30,30 @@ def build_stores(
             continue
         name = one.planned.component.name
         try:
-            stores[name] = Store(
-                name=name,
-                driver=one.instance,
-                prefix=KeyPrefix(
-                    one.reserved.get("keyPrefix", ""), store=name, app_id=app_id, namespace=namespace
-                ),
-                policy=policies.for_component(name, "Statestore"),
-                cipher=_cipher(name, one),
-            )
-        except (InvalidArgument, ValueError) as error:
-            source = one.planned.component.source
-            problems.append(Problem(str(error), source.file, source.line, f"component {name}"))
+            keys = KeyPrefix(one.reserved.get(_PREFIX, ""), store=name, app_id=app_id, namespace=namespace)
+        except InvalidArgument as error:
+            problems.append(_problem(one, str(error), _PREFIX))
+            continue
+        try:
+            cipher = _cipher(name, one)
+        except ValueError as error:
+            problems.append(_problem(one, str(error), _PRIMARY, _SECONDARY))
+            continue
+        stores[name] = Store(name, one.instance, keys, policies.for_component(name, "Statestore"), cipher)
     if problems:
         raise ConfigError(problems)
     return stores
+
+
+def _problem(one: Opened, message: str, *about: str) -> Problem:
+    """At the line of the metadata it is about."""
+    component = one.planned.component
+    folded = {name.lower() for name in about}
+    named = [item for item in component.metadata if item.name.lower() in folded]
+    line, name = (named[0].line, named[0].name) if named else (component.source.line, about[0])
+    return Problem(
+        f'component "{component.name}": {message}', component.source.file, line, f"spec.metadata.{name}"
+    )
 
 
 def _cipher(store: str, one: Opened) -> ValueCipher | None:

@@ -32,6 +32,7 @@ from meshnode.defaults import Naming
 from meshnode.interfaces import Driver, DriverContext, Instance
 from meshnode.node import Node, Surroundings, open_node
 from meshnode.registry import Registry
+from meshnode.resiliency import unwrap
 from meshnode.testing.links import Link, MemoryListener, Network
 from meshnode.transport import Channel, Server, open_channel
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
@@ -139,8 +140,13 @@ class Mesh:
         loaded = resources if isinstance(resources, Resources) else load_text(resources or "", f"{name}.yaml")
         if not loaded.components:
             loaded = evolve(loaded, components=load_text(_STORE).components)
-        node: MeshNode = await self._start(self._run, name, made, loaded, servables)
-        return node
+        try:
+            node: MeshNode = await self._start(self._run, name, made, loaded, servables)
+        except ExceptionGroup as group:
+            error = unwrap(group)  # the nurseries it came through are not the caller's
+        else:
+            return node
+        raise error
 
     async def _run(
         self,

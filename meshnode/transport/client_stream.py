@@ -175,7 +175,10 @@ class Stream(AsyncIterator[Received], Generic[Sent, Received]):
             raise GRPCError(Status.INTERNAL, "the response of a unary call has several messages")
         self._received = True
         data = messages.message_of(frame, self._encoding, self._max_size)
-        return self._reply_type.parse(data)  # type: ignore[no-any-return]
+        try:
+            return self._reply_type.parse(data)  # type: ignore[no-any-return]
+        except ValueError as error:
+            raise GRPCError(Status.INTERNAL, f"malformed response message: {error}") from error
 
     def __aiter__(self) -> AsyncIterator[Received]:
         return self

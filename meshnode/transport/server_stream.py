@@ -108,7 +108,10 @@ class Stream(AsyncIterator[Received], Generic[Received, Sent]):
             if frame is None:
                 return None
         data = messages.message_of(frame, self._receive_encoding, self._max_size)
-        return self._request_type.parse(data)  # type: ignore[no-any-return]
+        try:
+            return self._request_type.parse(data)  # type: ignore[no-any-return]
+        except ValueError as error:
+            raise GRPCError(Status.INTERNAL, f"malformed request message: {error}") from error
 
     def __aiter__(self) -> AsyncIterator[Received]:
         return self

@@ -112,7 +112,7 @@ def transaction(*operations: runtime.TransactionalStateOperation) -> runtime.Exe
 
 
 def decoded(packed: bytes | None) -> dict[str, Any]:
-    """The details of an error, by message name, as the Python SDK reads them off `grpc-status-details-bin`."""
+    """The details of an error by message name, read off `grpc-status-details-bin` as the Python SDK does."""
     status = status_pb2.Status.FromString(packed or b"")
     found: dict[str, Any] = {}
     for detail in status.details:
@@ -800,5 +800,5 @@ spec:
     await one.dapr.save_state(runtime.SaveStateRequest(store_name="statestore", states=[item("k")]))
     answer = await one.dapr.get_state(runtime.GetStateRequest(store_name="statestore", key="k"))
     assert answer.data == b"v"
-    with pytest.raises(MeshError, match=r"two\.yaml:4: component statestore: .* can't contain"):
+    with pytest.raises(MeshError, match=r"two\.yaml:9: spec\.metadata\.keyprefix: .* can't contain"):
         await mesh.start("two", resources=component.format("a||b"))
