@@ -88,6 +88,13 @@ class _Requests:
                 self.release()
         return frame
 
+    async def read_what_is_there(self) -> None:
+        """Take the first message if it came with the headers, as a unary one does; never wait for it, because
+        in a call that streams both ways the callee may be the first to speak.
+        """
+        if self._call.readable:
+            await self.read()
+
     def kept(self) -> tuple[bytes, ...]:
         """The messages read before this attempt."""
         return tuple(self._kept)
@@ -143,7 +150,7 @@ class Proxy:
             await self._to_application(raw, self._own_id)
             return
         requests = _Requests(raw)
-        await requests.read()
+        await requests.read_what_is_there()
 
         async def attempt(commit: Callable[[], None]) -> None:
             peer = await self._pick(target)
@@ -175,7 +182,7 @@ class Proxy:
     async def _to_application(self, raw: RawCall, caller: bytes) -> None:
         channel = self._app.channel
         requests = _Requests(raw)
-        await requests.read()
+        await requests.read_what_is_there()
         headers = _forwarded(raw, channel.authority.encode(), self._rng)
         headers.append((b"dapr-caller-app-id", caller))
         headers.append((b"dapr-callee-app-id", self._own_id))

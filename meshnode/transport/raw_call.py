@@ -105,6 +105,11 @@ class RawCall:
     # --- the request
 
     @property
+    def readable(self) -> bool:
+        """Whether `receive_frame` would return at once."""
+        return self._stream.first is not None or self._stream.remote_ended
+
+    @property
     def half_closed(self) -> bool:
         """Whether every message has been received and the client sends no more."""
         return self._stream.remote_ended and self._stream.first is None

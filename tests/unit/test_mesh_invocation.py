@@ -189,6 +189,21 @@ async def test_a_callee_may_answer_before_it_has_heard_everything(
         assert await stream.recv_message() is None
 
 
+async def test_a_callee_may_speak_first(mesh: Mesh, autojump_clock: MockClock) -> None:
+    async def greet(stream: Any) -> None:
+        await stream.send_message(Blob(b"welcome"))
+        await stream.send_message(Blob(b"dear " + (await stream.recv_message())))
+
+    await mesh.start("callee", app=blob_service(both=greet))
+    caller = await mesh.start("caller")
+    async with proxied(caller, "Both", Cardinality.STREAM_STREAM) as stream:
+        await stream.send_request()
+        assert await stream.recv_message() == b"welcome"
+        await stream.send_message(Blob(b"guest"), end=True)
+        assert await stream.recv_message() == b"dear guest"
+        assert await stream.recv_message() is None
+
+
 async def test_a_deadline_shrinks_from_hop_to_hop(mesh: Mesh, autojump_clock: MockClock) -> None:
     left: list[float] = []
 
