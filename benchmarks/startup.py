@@ -61,7 +61,7 @@ def _starts(stack: ExitStack, folder: Path, idle: float) -> dict[str, Callable[[
         components["redis"] = component("store", "state.redis", redisHost=where)
     starts: dict[str, Callable[[int], Sample]] = {
         "python": lambda _: _interpreter("pass"),
-        "imports": lambda _: _interpreter("import meshnode.node"),
+        "imports": lambda _: _interpreter("import meshnode.process"),
     }
     for name, text in components.items():
         starts[f"node, {name}"] = partial(_node, folder, name, text, idle)

@@ -31,7 +31,7 @@ RESERVED_METADATA = frozenset(
     {"keyPrefix", "primaryEncryptionKey", "secondaryEncryptionKey", "actorStateStore"}
     | {"outboxPublishPubsub", "outboxPublishTopic", "outboxPubsub", "outboxDiscardWhenMissingState"}
 )
-"""Metadata names that blocks look at, not drivers. Like all of them they are matched without regard to case."""
+"""Metadata names that blocks look at, not drivers. Like all of them they are matched in any case."""
 
 _CANONICAL = {name.lower(): name for name in RESERVED_METADATA}
 

@@ -1,18 +1,15 @@
 """The composition root: configuration in, running node out. The only module that knows every other.
 
-Start: internal server, components, name resolution, API server, application, ready. Stop, the other way
-round: no new connections, NOT_SERVING, requests in flight finish within the grace period, what is left is
-cancelled, and a last log line says what happened to whom. `run_node` is a process's node with its logs and
-signals; `open_node` is the same node for whoever brings the surroundings: the in-process mesh of
-`meshnode.testing`.
+Start: internal server, components, name resolution, API server, application, ready. Stop: NOT_SERVING, out
+of the name registry, no new connections; requests in flight finish within the grace period, those of other
+nodes first, because the application may need its API for them; what is left is cancelled, and a last log line
+says what happened to whom. `open_node` takes the surroundings from whoever opens it: `meshnode.process` for
+the node of a process, `meshnode.testing` for the in-process mesh.
 """
 
 from __future__ import annotations
 
 import logging
-import signal
-import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, final
@@ -38,7 +35,7 @@ from meshnode.blocks.statequery import StateQuery
 from meshnode.blocks.stores import build_stores
 from meshnode.cluster import Directory, Peers, open_peers
 from meshnode.components import ComponentHost, Opened, Planned
-from meshnode.config import Configuration, Resources, load_resources
+from meshnode.config import Configuration, Resources
 from meshnode.config.configuration import merged
 from meshnode.config.nodeoptions import NodeOptions, NodeStarted
 from meshnode.defaults import Naming, embedded_store, name_resolution, refuse_http_endpoints
@@ -55,10 +52,10 @@ from meshnode.surroundings import (
     limits_of,
     open_app,
 )
-from meshnode.telemetry.logs import LogTail, add_stream, configure_logging
+from meshnode.telemetry.logs import LogTail
 from meshnode.transport import AnyListener, Server
 
-__all__ = ["Node", "Surroundings", "open_node", "run_node"]
+__all__ = ["Node", "Surroundings", "mistakes", "open_node"]
 
 _log = logging.getLogger("meshnode.node")
 _SERVICES = (
@@ -73,7 +70,13 @@ class Node:
     """A running node: `started` says where it listens, `stop` asks for its end, `shut_down` drains it."""
 
     def __init__(
-        self, options: NodeOptions, parts: _Parts, surfaces: _Surfaces, started: NodeStarted, tail: LogTail
+        self,
+        options: NodeOptions,
+        parts: _Parts,
+        surfaces: _Surfaces,
+        started: NodeStarted,
+        tail: LogTail,
+        leaving: trio.Event,
     ) -> None:
         self.options = options
         self.started = started
@@ -82,25 +85,33 @@ class Node:
         self.live = surfaces.live
         self.stopping = surfaces.stopping
         self._health = surfaces.health
-        self._servers = (surfaces.api, surfaces.internal)
+        self._servers = (surfaces.internal, surfaces.api)
         self._tail = tail
+        self._leaving = leaving
+        self._patience = trio.CancelScope()
 
     def stop(self) -> None:
         """Ask for the graceful shutdown that SIGTERM asks for."""
         self.stopping.set()
 
+    def hurry(self) -> None:
+        """Wait no longer for requests in flight: `shut_down` goes on to its ledger."""
+        self.stopping.set()
+        self._patience.cancel()
+
     async def shut_down(self) -> None:
         """Drain within the grace period and log the ledger. What is left then is for the caller to cancel."""
-        await self._keep_serving()
-        self._health.end_watches()
-        self._tail.end_watches()
         waiting = len(self.live)
-        grace = self.options.graceful_shutdown
-        _log.info("Shutting down: %d requests in flight, %g s grace", waiting, grace)
-        with trio.move_on_after(grace):
-            async with trio.open_nursery() as nursery:
-                for server in self._servers:
-                    nursery.start_soon(server.drain)
+        with self._patience:
+            await self._keep_serving()
+            self._leaving.set()
+            self._health.end_watches()
+            self._tail.end_watches()
+            waiting, grace = len(self.live), self.options.graceful_shutdown
+            _log.info("Shutting down: %d requests in flight, %g s grace", waiting, grace)
+            self._patience.deadline = trio.current_time() + grace
+            for server in self._servers:
+                await server.drain()
         left = list(self.live)
         served, drained = self.live.total - len(left), max(0, waiting - len(left))
         names = ", ".join(sorted({call.method for call in left}))
@@ -137,6 +148,8 @@ async def open_node(
     async with AsyncExitStack() as stack:
         parts = await _open_parts(stack, options, plan, around)
         listeners = await api_listeners(options, around)
+        for listener in listeners:
+            stack.callback(listener.close)
         started = NodeStarted(
             tuple(one.address for one in listeners), parts.internal_address, tuple(plan.notes)
         )
@@ -145,7 +158,8 @@ async def open_node(
         nursery = await stack.enter_async_context(_serving())
         await nursery.start(surfaces.internal.serve, parts.internal_listeners)
         instance = Instance(options.app_id, parts.internal_address, options.namespace)
-        await stack.enter_async_context(parts.resolver.announce(instance))
+        leaving = trio.Event()
+        await nursery.start(_announced, parts.resolver, instance, leaving)
         await nursery.start(surfaces.api.serve, listeners)
         where = (started.grpc_address, started.internal_address)
         _log.info("meshnode %s for %s: API on %s, internal on %s", __version__, options.app_id, *where)
@@ -158,7 +172,20 @@ async def open_node(
             on_app_ready()
 
         nursery.start_soon(watch_application, parts.app, options.app_health, ready)
-        yield Node(options, parts, surfaces, started, around.tail)
+        yield Node(options, parts, surfaces, started, around.tail, leaving)
+
+
+async def _announced(
+    resolver: NameResolver,
+    instance: Instance,
+    leaving: trio.Event,
+    *,
+    task_status: trio.TaskStatus[None],
+) -> None:
+    """Other nodes find this one until it leaves, which is before it has gone."""
+    async with resolver.announce(instance):
+        task_status.started()
+        await leaving.wait()
 
 
 # --- what is known before anything is opened
@@ -183,6 +210,7 @@ def _plan(options: NodeOptions, resources: Resources, registry: Registry, around
     """Everything that can be found wrong without opening anything is found wrong here."""
     # As in Dapr a resource's namespace counts only where the node was given one.
     namespace = options.env.get("NAMESPACE", "")
+    bare = not resources.components  # a node whose components are all meant for others gets no store either
     resources = resources.for_app(options.app_id, namespace)
     problems: list[Problem] = []
     with _collecting(problems):
@@ -206,7 +234,7 @@ def _plan(options: NodeOptions, resources: Resources, registry: Registry, around
     )
     components: list[Planned] = []
     with _collecting(problems):
-        components = host.plan(resources.components or embedded_store(options, notes))
+        components = host.plan(embedded_store(options, notes) if bare else resources.components)
     if problems or naming is None:
         raise ConfigError(problems)
     return _Plan(
@@ -218,6 +246,15 @@ def _plan(options: NodeOptions, resources: Resources, registry: Registry, around
         components=components,
         notes=notes,
     )
+
+
+def mistakes(options: NodeOptions, resources: Resources, around: Surroundings) -> Sequence[Problem]:
+    """What keeps a node with these resources from starting, as far as that can be known beforehand."""
+    try:
+        _plan(options, resources, Registry.discover(), around)
+    except ConfigError as error:
+        return error.problems
+    return ()
 
 
 @contextmanager
@@ -353,67 +390,3 @@ def _surfaces(options: NodeOptions, parts: _Parts, around: Surroundings, started
     for service in _SERVICES:
         health.set(service, True)
     return _Surfaces(servers[0], servers[1], health, live, node_state, stopping)
-
-
-# --- a process's node
-
-
-async def run_node(
-    options: NodeOptions,
-    *,
-    on_app_ready: Callable[[], None] = lambda: None,
-    task_status: trio.TaskStatus[NodeStarted] = trio.TASK_STATUS_IGNORED,
-) -> int:
-    """A process's node: logs, signals, resources from files. Returns the exit code once it has shut down."""
-    tail = LogTail()
-    with _logs(options, tail), trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        around = Surroundings(tail=tail)
-        resources = _load(options, around)
-        async with open_node(options, resources, surroundings=around, on_app_ready=on_app_ready) as node:
-            task_status.started(node.started)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_stop_on_signal, signals, node, nursery.cancel_scope)
-                await node.stopping.wait()
-                await node.shut_down()
-                nursery.cancel_scope.cancel()
-    return 0
-
-
-def _load(options: NodeOptions, around: Surroundings) -> Resources:
-    """The resources from the files. Raises `ConfigError` with every mistake, in their form and their meaning."""
-    try:
-        return load_resources(
-            options.resources_paths, options.config_paths, lenient=options.lenient, env=options.env
-        )
-    except ConfigError as error:
-        problems = list(error.problems)
-        if error.partial is not None:
-            with _collecting(problems):
-                _plan(options, error.partial, Registry.discover(), around)
-        raise ConfigError(problems) from None
-
-
-async def _stop_on_signal(signals: AsyncIterator[int], node: Node, scope: trio.CancelScope) -> None:
-    """The first signal begins the graceful shutdown, the second one ends it at once."""
-    async for number in signals:
-        if node.stopping.is_set():
-            _log.warning("Received %s again: not waiting for requests in flight", signal.Signals(number).name)
-            scope.cancel()
-            return
-        _log.info("Received %s", signal.Signals(number).name)
-        node.stop()
-
-
-@contextmanager
-def _logs(options: NodeOptions, tail: LogTail) -> Iterator[None]:
-    """This process's logs go to standard output, to the tail, and to `log_file` as well."""
-    instance = socket.gethostname()
-    common: dict[str, Any] = {"as_json": options.log_as_json, "app_id": options.app_id, "instance": instance}
-    configure_logging(options.log_level, stream=sys.stdout, **common)
-    logging.getLogger("meshnode").addHandler(tail)
-    if options.log_file is None:
-        yield
-        return
-    with options.log_file.open("a", encoding="utf-8") as stream:
-        add_stream(stream, **common)
-        yield

@@ -57,9 +57,14 @@ async def api_listeners(options: NodeOptions, around: Surroundings) -> list[AnyL
         return list(await around.listen(f"unix:{path}"))
     found: list[AnyListener] = []
     port = options.grpc_port
-    for address in options.listen_addresses or (_LOOPBACK,):
-        found.extend(await around.listen(join_address(address, port)))
-        port = port or int(found[0].address.rpartition(":")[2])
+    try:
+        for address in options.listen_addresses or (_LOOPBACK,):
+            found.extend(await around.listen(join_address(address, port)))
+            port = port or int(found[0].address.rpartition(":")[2])
+    except BaseException:
+        for listener in found:
+            listener.close()
+        raise
     return found
 
 

@@ -1,6 +1,6 @@
 """`meshnode node`: one node beside one application, what `daprd` is to Dapr.
 
-The start-up path: flags, options, then `meshnode.node`. Readiness is reported twice on `--ready-fd`: when
+The start-up path: flags, options, then `meshnode.process`. Readiness is reported twice on `--ready-fd`: when
 the API answers and, with an application port, when the application does. The run record exists from the
 first report until the node has ended.
 """
@@ -133,7 +133,7 @@ def _import_node() -> Callable[..., Coroutine[Any, Any, int]]:
     finally:
         if hidden:
             del sys.modules["pydantic"]
-    from meshnode.node import run_node
+    from meshnode.process import run_node
 
     return run_node
 

@@ -1,6 +1,6 @@
 """What one node is started with: the flags of `meshnode node` and the environment it reads, as one value.
 
-`meshnode.cli` fills it in, `meshnode.node.run_node` takes it and nothing else. Defaults are daprd's. This
+`meshnode.cli` fills it in, `meshnode.process.run_node` takes it and nothing else. Defaults are daprd's. This
 module also names what the node tells whoever started it: `NodeStarted` is the value of
 `task_status.started(...)`, given once the API is listening and the components are loaded, which is before
 the application is there (`run` starts the application only then); `on_app_ready` of `run_node` is called
@@ -55,12 +55,16 @@ class NodeOptions:
     # The node's own servers
     grpc_port: int = 50001
     listen_addresses: tuple[str, ...] = ()
-    """Addresses of the API server, IPv6 without brackets; empty is every interface."""
+    """Addresses of the API server, IPv6 without brackets; empty is loopback: the API is for the application
+    beside the node.
+    """
     unix_domain_socket: Path | None = None
     """A directory: the API listens on `dapr-<app id>-grpc.socket` in it instead of a port."""
     internal_grpc_port: int = 0
     internal_listen_address: str = ""
-    """Address of the server other nodes call; empty is every interface."""
+    """Address of the server other nodes call; empty is every interface, or loopback where the name resolution
+    in use does not reach beyond this machine.
+    """
     host_ip: str | None = None
     """DAPR_HOST_IP: the address announced to other nodes; None lets the node find its own."""
     api_token: str | None = field(default=None, repr=False)

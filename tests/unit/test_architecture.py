@@ -28,6 +28,7 @@ LAYERS: list[set[str]] = [
     {"blocks"},
     {"api"},
     {"node"},
+    {"process"},
     {"testing", "cli", "quickstarts"},
     {"__main__"},
 ]

@@ -1,0 +1,100 @@
+"""The node of a process: its logs, its signals, its resources read from files.
+
+SIGTERM and SIGINT begin the graceful shutdown; while the node is still starting they end it at once, and a
+second one ends the waiting for requests in flight. May import everything below the command line.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, final
+
+import trio
+
+from meshnode.config import Resources, load_resources
+from meshnode.config.nodeoptions import NodeOptions, NodeStarted
+from meshnode.errors import ConfigError
+from meshnode.node import Node, Surroundings, mistakes, open_node
+from meshnode.telemetry.logs import LogTail, add_stream, configure_logging
+
+__all__ = ["run_node"]
+
+_log = logging.getLogger("meshnode.node")
+
+
+async def run_node(
+    options: NodeOptions,
+    *,
+    on_app_ready: Callable[[], None] = lambda: None,
+    task_status: trio.TaskStatus[NodeStarted] = trio.TASK_STATUS_IGNORED,
+) -> int:
+    """Returns the exit code once the node has shut down. Raises what `open_node` raises."""
+    tail = LogTail()
+    with _logs(options, tail), trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        around = Surroundings(tail=tail)
+        resources = _load(options, around)
+        async with trio.open_nursery() as nursery:
+            ends = _Ends(nursery.cancel_scope)
+            nursery.start_soon(ends.watch, signals)
+            async with open_node(options, resources, surroundings=around, on_app_ready=on_app_ready) as node:
+                ends.node = node
+                task_status.started(node.started)
+                await node.stopping.wait()
+                await node.shut_down()
+            nursery.cancel_scope.cancel()
+    return 0
+
+
+@final
+class _Ends:
+    """What a signal means, at each point of a node's life."""
+
+    def __init__(self, everything: trio.CancelScope) -> None:
+        self.node: Node | None = None
+        self._everything = everything
+
+    async def watch(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            name, node = signal.Signals(number).name, self.node
+            if node is None:
+                _log.info("Received %s while starting: not going on", name)
+                self._everything.cancel()
+            elif node.stopping.is_set():
+                _log.warning("Received %s again: not waiting for requests in flight", name)
+                node.hurry()
+            else:
+                _log.info("Received %s", name)
+                node.stop()
+
+
+def _load(options: NodeOptions, around: Surroundings) -> Resources:
+    """The resources from the files. Raises `ConfigError` with every mistake, in form and in meaning."""
+    try:
+        return load_resources(
+            options.resources_paths, options.config_paths, lenient=options.lenient, env=options.env
+        )
+    except ConfigError as error:
+        problems = list(error.problems)
+        if error.partial is not None:
+            problems += mistakes(options, error.partial, around)
+        raise ConfigError(problems) from None
+
+
+@contextmanager
+def _logs(options: NodeOptions, tail: LogTail) -> Iterator[None]:
+    """This process's logs go to standard output, to the tail, and to `log_file` as well."""
+    instance = socket.gethostname()
+    common: dict[str, Any] = {"as_json": options.log_as_json, "app_id": options.app_id, "instance": instance}
+    configure_logging(options.log_level, stream=sys.stdout, **common)
+    logging.getLogger("meshnode").addHandler(tail)
+    if options.log_file is None:
+        yield
+        return
+    with options.log_file.open("a", encoding="utf-8") as stream:
+        add_stream(stream, **common)
+        yield
