@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum
 from ssl import SSLContext, SSLError
-from typing import Any, final
+from typing import Any, Final, final
 
 import trio
 from grpclib.const import Cardinality, Status
@@ -42,7 +42,15 @@ __all__ = ["Channel", "ChannelState", "Dialer", "open_channel"]
 
 Dialer = Callable[[], Awaitable[trio.abc.Stream]]
 
-_DEFAULT_BACKOFF = Backoff()
+_DEFAULT_BACKOFF: Final = Backoff()
+_DIAL_ERRORS: Final = (
+    OSError,
+    SSLError,
+    UnicodeError,  # a host name that cannot be one
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    GRPCError,
+)
 
 
 class ChannelState(Enum):
@@ -76,6 +84,8 @@ class Channel:
     ) -> None:
         self._target = target
         self._ssl = ssl
+        if ssl is not None:
+            ssl.set_alpn_protocols(["h2"])
         self._limits = limits
         self._keepalive = keepalive
         self._backoff = backoff
@@ -242,17 +252,11 @@ class Channel:
                 link = await self._dial()
                 connection = ClientConnection(link, self._limits, self._keepalive, self._retire)
                 await nursery.start(self._keep, connection)
-            except (
-                OSError,
-                trio.BrokenResourceError,
-                trio.ClosedResourceError,
-                SSLError,
-                GRPCError,
-            ) as failure:
+            except _DIAL_ERRORS as failure:
                 error = _reason(failure)
             else:
                 self._failures = 0
-                if connection.h2.refused_above is None and not connection.h2.closed:
+                if connection.h2.usable:
                     self._current = connection
                     self._become(ChannelState.READY)
                 else:
@@ -288,6 +292,8 @@ class Channel:
         stream = trio.SSLStream(transport, ssl, server_hostname=host.strip("[]"), https_compatible=True)
         try:
             await stream.do_handshake()
+            if stream.selected_alpn_protocol() != "h2":
+                raise ConnectionLost("the server does not offer HTTP/2 (ALPN h2)", sent=False)
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise

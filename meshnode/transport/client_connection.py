@@ -111,7 +111,7 @@ class ClientConnection:
         if refused and self.h2.streams:
             await self._queue()
             queued = True
-        while self.h2.refused_above is None and not self.h2.closed:
+        while self.h2.usable:
             if queued or not self.waiting:
                 stream = self.h2.open()
                 if stream is not None:

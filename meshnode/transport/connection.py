@@ -182,16 +182,16 @@ class Connection:
 
     # --- for callers
 
+    @property
+    def usable(self) -> bool:
+        """Client: whether there will ever be new streams."""
+        return self.refused_above is None and not self.closed and self.next_id <= frames.MAX_STREAM_ID
+
     def open(self) -> H2Stream | None:
         """Client: a new stream; None while the peer allows no more of them, or none at all."""
         peer = self.outbound.peer
         stream_id = self.next_id
-        if (
-            len(self.streams) >= peer.max_streams
-            or self.refused_above is not None
-            or self.closed
-            or stream_id > frames.MAX_STREAM_ID
-        ):
+        if len(self.streams) >= peer.max_streams or not self.usable:
             return None
         self.next_id = stream_id + 2
         stream = H2Stream(stream_id, peer.initial_window, self.limits.stream_window)

@@ -45,6 +45,8 @@ class Listener:
     def __init__(self, sock: socket.socket, ssl: SSLContext | None = None) -> None:
         self._sock = sock
         self.ssl = ssl
+        if ssl is not None:
+            ssl.set_alpn_protocols(["h2"])
         self._name = sock.getsockname()
 
     @property

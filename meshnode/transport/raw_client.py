@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from grpclib.const import Status
 
+from meshnode.transport import rules
 from meshnode.transport.client_connection import ClientConnection
 from meshnode.transport.derived import encoded, wire
 from meshnode.transport.exceptions import ConnectionLost, GRPCError, ProtocolError
@@ -68,9 +69,20 @@ async def unary(
         raise
     if stream.error is not None:
         raise stream.error
-    if stream.headers is None or stream.trailers is None:
-        raise GRPCError(Status.INTERNAL, "the server ended the call without trailers")
-    return RawResponse(stream.headers, reply, stream.trailers)
+    trailers = _trailers_of(stream)
+    return RawResponse(stream.headers or trailers, reply, trailers)
+
+
+def _trailers_of(stream: H2Stream) -> HeaderBlock:
+    """What says how a call ended that has ended; GRPCError if nothing does."""
+    if stream.trailers is not None:
+        return stream.trailers
+    headers = stream.headers or HeaderBlock()
+    if b"grpc-status" in headers.map:
+        return headers  # trailers-only, by a server that ends the stream with an empty DATA frame
+    if stream.discarding and stream.headers is not None:
+        raise rules.result_of(headers) or GRPCError(Status.UNKNOWN, "the response is not gRPC")
+    raise GRPCError(Status.INTERNAL, "the server ended the call without trailers")
 
 
 async def _send_whole(connection: ClientConnection, stream: H2Stream, block: bytes, frame: bytes) -> None:
@@ -202,8 +214,7 @@ class RawClientCall:
             if stream.error is not None:
                 raise stream.error
             if stream.remote_ended:
-                if stream.trailers is None:
-                    raise GRPCError(Status.INTERNAL, "the server ended the call without trailers")
+                _trailers_of(stream)
                 return None
             inflow.starving(stream)
             await until_readable(stream)
@@ -211,9 +222,9 @@ class RawClientCall:
     @property
     def trailers(self) -> HeaderBlock:
         """How the call ended; only after `receive_frame` has returned None."""
-        if self._stream.trailers is None:
+        if not self._stream.remote_ended:
             raise ProtocolError("the call has not ended yet")
-        return self._stream.trailers
+        return _trailers_of(self._stream)
 
     @property
     def has_headers(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from meshnode.transport import fields, frames
+from meshnode.transport import fields, frames, rules
 from meshnode.transport.derived import Derived, derive_request
 from meshnode.transport.exceptions import ConnectionFault, StreamFault
 from meshnode.transport.frames import ErrorCode
@@ -92,6 +92,8 @@ def _response(connection: Connection, stream: H2Stream, block: HeaderBlock, flag
         connection.control.pay_odd()
         return
     stream.headers = block
+    if not rules.is_grpc(block.get(b"content-type")):
+        stream.discarding = True  # an HTTP answer of something in between: its status is all that matters
     if flags & frames.END_STREAM:
         stream.trailers = block
         connection.end_remote(stream)

@@ -9,6 +9,7 @@ Imports trio and the modules below it in this package.
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -22,7 +23,7 @@ from grpclib.const import Status
 
 from meshnode.errors import MeshError
 from meshnode.transport import rules
-from meshnode.transport.io import SocketLink, StreamLink, link_for
+from meshnode.transport.io import link_for
 from meshnode.transport.limits import DEFAULT_LIMITS, KeepAlive, Limits
 from meshnode.transport.listeners import AnyListener
 from meshnode.transport.raw_call import RawCall
@@ -38,6 +39,8 @@ from meshnode.transport.server_stream import Stream
 
 __all__ = ["Server"]
 
+
+log = logging.getLogger(__name__)
 
 _NOBODY: Final = Peer("")
 
@@ -109,7 +112,11 @@ class Server:
 
     async def serve_connection(self, stream: trio.abc.Stream | socket.socket, peer: Peer = _NOBODY) -> None:
         """Serve one connection: a connected non-blocking socket, or any stream."""
-        await run_connection(self._service, link_for(stream), peer, self._connections)
+        link = link_for(stream)
+        if self._draining:  # it came just too late
+            await link.aclose()
+            return
+        await run_connection(self._service, link, peer, self._connections)
 
     async def drain(self) -> None:
         """Accept nothing more and return when every request has ended. `serve` returns then, too.
@@ -142,26 +149,23 @@ class Server:
                 listener.close()
 
     async def _connected(self, sock: socket.socket, ssl: SSLContext | None) -> None:
-        if ssl is None:
-            await run_connection(self._service, SocketLink(sock), Peer(_address_of(sock)), self._connections)
-            return
         address = _address_of(sock)
-        stream = trio.SSLStream(
-            trio.SocketStream(trio.socket.from_stdlib_socket(sock)),
-            ssl,
-            server_side=True,
-            https_compatible=True,
-        )
-        with trio.move_on_after(self._limits.handshake_seconds) as scope:
+        if ssl is None:
+            await self.serve_connection(sock, Peer(address))
+            return
+        transport = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        stream = trio.SSLStream(transport, ssl, server_side=True, https_compatible=True)
+        shaken = False
+        with trio.move_on_after(self._limits.handshake_seconds):
             try:
                 await stream.do_handshake()
-            except (trio.BrokenResourceError, SSLError):
-                scope.cancel()
-        if scope.cancelled_caught or scope.cancel_called:
+                shaken = True
+            except (trio.BrokenResourceError, SSLError) as error:
+                log.debug("TLS handshake with %s failed: %s", address, error)
+        if shaken:
+            await self.serve_connection(stream, Peer(address, stream.getpeercert()))
+        else:
             await trio.aclose_forcefully(stream)
-            return
-        peer = Peer(address, stream.getpeercert())
-        await run_connection(self._service, StreamLink(stream), peer, self._connections)
 
     # --- requests
 

@@ -188,20 +188,24 @@ class ServerConnection:
 
     async def _serve(self, call: RawCall, stream: H2Stream) -> None:
         failure: BaseException | None = None
+        returned = False
         try:
             async with trio.open_nursery() as nursery:
                 call.nursery = nursery
                 call.scope = scope = nursery.cancel_scope
                 if stream.error is not None:
                     scope.cancel()  # reset before this task began
+                if self._link.unsent > self._unsent_limit:
+                    await self._link.room()  # a client that does not read its answers gets no more of them
                 timeout = call.derived.timeout
                 if timeout is not None:
                     call.deadline = Deadline(trio.current_time() + timeout)
                     scope.deadline = call.deadline.at
                 await self._service.route(call)(call)
+                returned = True
             if self._link.unsent > self._unsent_limit:
                 await self._link.room()
-            if scope.cancelled_caught:
+            if scope.cancelled_caught and not (returned and self._in_time(call)):
                 self._cancelled(call)
             elif not stream.local_ended and (call.finish_now is None or not call.finish_now()):
                 await self._finish(call)
@@ -229,11 +233,15 @@ class ServerConnection:
         if scope.cancelled_caught:
             self._cancelled(call)
 
+    def _in_time(self, call: RawCall) -> bool:
+        """A handler may cancel its nursery to end what it started there; that alone is no failure."""
+        return call.deadline is None or trio.current_time() < call.deadline.at
+
     def _cancelled(self, call: RawCall) -> None:
-        if call.deadline is not None and call.deadline.at <= trio.current_time():
-            call.fail(Status.DEADLINE_EXCEEDED, "Deadline Exceeded", None)
-        else:  # the client is gone, or the handler cancelled its own nursery
+        if self._in_time(call):  # the client is gone, or the handler cancelled itself
             call.fail(Status.CANCELLED, "the request was cancelled", None)
+        else:
+            call.fail(Status.DEADLINE_EXCEEDED, "Deadline Exceeded", None)
 
     def _failed(self, call: RawCall, failure: BaseException) -> None:
         while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
@@ -264,6 +272,7 @@ async def run_connection(service: Service, link: Link, peer: Peer, registry: set
             nursery.cancel_scope.cancel()
     finally:
         registry.discard(connection)
+        connection.h2.go_away()
         connection.lose("the server is shutting down")
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _LINGER):
             await link.finish()

@@ -54,6 +54,7 @@ def start(command: dict[str, Any]) -> Stream[bytes, bytes]:
 async def call(command: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {"replies": [], "code": 0, "message": None, "initial": [], "trailing": []}
     messages = command.get("messages", [b""])
+    stream: Stream[bytes, bytes] | None = None  # a very short deadline passes before there is one
     try:
         async with start(command) as stream:
             await stream.send_request()
@@ -69,7 +70,8 @@ async def call(command: dict[str, Any]) -> dict[str, Any]:
         result.update(code=error.status.value, message=error.message, details=error.details)
     except TimeoutError:
         result["code"] = Status.DEADLINE_EXCEEDED.value
-    result["trailing"] = list((stream.trailing_metadata or {}).items())
+    if stream is not None:
+        result["trailing"] = list((stream.trailing_metadata or {}).items())
     return result
 
 
