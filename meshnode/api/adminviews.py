@@ -36,7 +36,7 @@ def live_request(call: Call, now: float) -> admin.LiveRequest:
         peer=call.peer,
         started_ago=now - call.started,
         deadline_in=call.ends - now if call.ends is not None else None,
-        target=view.target if view is not None else "",
+        target=view.target if view is not None else call.target,
         attempts=attempts,
         scopes=scopes,
     )
@@ -51,6 +51,8 @@ def _attempt(attempt: Attempt, now: float) -> admin.Attempt:
         state = "ok"
     elif attempt.code is Status.DEADLINE_EXCEEDED:
         state = "timed out"
+    elif attempt.code is Status.CANCELLED:
+        state = "cancelled"
     else:
         state = "failed"
     return admin.Attempt(

@@ -20,7 +20,7 @@ __all__ = ["Call", "LiveCalls"]
 class Call:
     """One request in progress; made on every call, so it holds little. Times are the trio clock's."""
 
-    __slots__ = ("deadline", "id", "method", "peer", "started", "view")
+    __slots__ = ("deadline", "id", "method", "peer", "started", "target", "view")
 
     def __init__(self, number: int, method: str, peer: str, deadline: Deadline | None) -> None:
         self.id = number
@@ -28,6 +28,7 @@ class Call:
         self.peer = peer
         self.deadline = deadline
         self.started = trio.current_time()
+        self.target = ""
         self.view: RequestView | None = None
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import socket
-from typing import final
+from typing import Protocol, Self, TypeVar, final
 
 from attrs import frozen
 from grpclib.const import Status
@@ -30,7 +30,7 @@ from meshnode.wire.dapr.proto.internals import v1 as internals
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
 from meshnode.wire.google import rpc
 
-__all__ = ["Invocation", "Invoked", "Target", "parse_target"]
+__all__ = ["AppFailed", "Invocation", "Invoked", "Target", "parse_target"]
 
 _CALL_LOCAL = b"/dapr.proto.internals.v1.ServiceInvocation/CallLocal"
 _ON_INVOKE = b"/dapr.proto.runtime.v1.AppCallback/OnInvoke"
@@ -64,7 +64,7 @@ def parse_target(text: str, own_namespace: str) -> Target:
     return Target(app_id, namespace or own_namespace)
 
 
-class _AppFailed(GRPCError):
+class AppFailed(GRPCError):
     """The application answered with an error: what it sent goes back to the caller unchanged, unless a
     policy retries its code.
     """
@@ -116,7 +116,7 @@ class Invocation:
                 raise
             raise _invoke_failed(request.id, str(error)) from error
         except GRPCError as error:
-            if isinstance(error, _AppFailed) or error.status in (Status.DEADLINE_EXCEEDED, Status.CANCELLED):
+            if isinstance(error, AppFailed) or error.status in (Status.DEADLINE_EXCEEDED, Status.CANCELLED):
                 raise
             raise _invoke_failed(request.id, error.message or error.status.name) from error
 
@@ -137,7 +137,7 @@ class Invocation:
         status = response.status or internals.Status()
         if status.code:
             details = _details(status)
-            raise _AppFailed(_status(status.code), status.message, details, headers_out, trailers_out)
+            raise AppFailed(_status(status.code), status.message, details, headers_out, trailers_out)
         return Invoked(response.message or common.InvokeResponse(), headers_out, trailers_out)
 
     async def _call_peer(
@@ -149,7 +149,8 @@ class Invocation:
             answer = await call_unary(peer.channel, _CALL_LOCAL, request, call.deadline, [trace])
         if answer.error is not None:
             raise answer.error
-        return internals.InternalInvokeResponse.parse(answer.message or b"")
+        sender = f"the node of {target.app_id}"
+        return _decoded(internals.InternalInvokeResponse, answer.message or b"", sender)
 
     async def call_application(
         self, request: internals.InternalInvokeRequest, call: Call
@@ -168,7 +169,9 @@ class Invocation:
         channel = self._app.channel
         async with self._app.admitted():
             answer = await call_unary(channel, _ON_INVOKE, request.message, call.deadline, extra)
-        message = common.InvokeResponse.parse(answer.message) if answer.message is not None else None
+        message = None
+        if answer.message is not None:
+            message = _decoded(common.InvokeResponse, answer.message, "the application")
         return internals.InternalInvokeResponse(
             status=_internal_status(answer.error),
             headers=to_internal(answer.headers),
@@ -205,6 +208,21 @@ def _invoke_failed(app_id: str, cause: str) -> MeshError:
     )
 
 
+class _Parsed(Protocol):
+    @classmethod
+    def parse(cls, data: bytes) -> Self: ...
+
+
+P = TypeVar("P", bound=_Parsed)
+
+
+def _decoded(kind: type[P], data: bytes, sender: str) -> P:
+    try:
+        return kind.parse(data)
+    except ValueError as error:
+        raise GRPCError(Status.INTERNAL, f"{sender} sent a malformed message: {error}") from error
+
+
 def _status(code: int) -> Status:
     try:
         return Status(code)
@@ -219,5 +237,8 @@ def _details(status: internals.Status) -> bytes:
 def _internal_status(error: GRPCError | None) -> internals.Status:
     if error is None:
         return internals.Status(message="")
-    details = rpc.Status.parse(error.details).details if error.details else []
+    try:
+        details = rpc.Status.parse(error.details).details if error.details else []
+    except ValueError:
+        details = []  # the application's status counts, whatever it wrapped around it
     return internals.Status(code=error.status.value, message=error.message or "", details=details)

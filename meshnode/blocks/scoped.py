@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TypeVar
 
 from meshnode.blocks.call import Call
@@ -15,6 +14,13 @@ __all__ = ["scoped", "scoped_app_call", "scoped_stream"]
 
 T = TypeVar("T")
 Commit = Callable[[], None]
+
+
+def _nothing() -> None: ...
+
+
+def _always() -> bool:
+    return True
 
 
 async def scoped(policy: Policy, operation: Callable[[], Awaitable[T]], call: Call) -> T:
@@ -40,14 +46,11 @@ async def scoped_app_call(
 
     The latter only repeat a call that surely reached nobody; an app that is a target of its own has none.
     """
-    policy, connection = policies.for_app(app_id, method), policies.for_connection(app_id)
-    view = call.watched(policy.target or app_id)
-    if connection.is_noop:
-        return await run(policy, operation, deadline=call.ends, view=view)
-    connecting = partial(run, connection, operation, deadline=call.ends, retriable=_reached_nobody)
-    if policy.is_noop:
-        return await connecting(view=view)
-    return await run(policy, connecting, deadline=call.ends, view=view)
+
+    async def streamed(commit: Commit) -> T:
+        return await operation()
+
+    return await scoped_stream(policies, app_id, method, streamed, call, _always)
 
 
 async def scoped_stream(
@@ -61,31 +64,51 @@ async def scoped_stream(
     """As `scoped_app_call`, for a call that may be repeated until its first response message, and while its
     requests can be replayed.
     """
+    call.target = app_id
     policy, connection = policies.for_app(app_id, method), policies.for_connection(app_id)
-    view = call.watched(policy.target or app_id)
+    if policy.is_noop:
+        return await _connecting(connection, operation, call, replayable)
+
+    async def inner(commit: Commit) -> T:
+        if connection.is_noop:
+            return await operation(commit)
+        return await _connecting(connection, operation, call, replayable, commit)
 
     def again(error: Exception) -> bool:
         return replayable()
 
-    def reconnect(error: Exception) -> bool:
+    view = call.watched(policy.target)
+    return await run_stream(policy, inner, deadline=call.ends, retriable=again, view=view)
+
+
+async def _connecting(
+    connection: Policy,
+    operation: Callable[[Commit], Awaitable[T]],
+    call: Call,
+    replayable: Callable[[], bool],
+    outer: Commit = _nothing,
+) -> T:
+    """Under the built-in retries. The first try goes without their scopes: nearly always it is the only one.
+    """
+
+    def again(error: Exception) -> bool:
         return replayable() and _reached_nobody(error)
 
-    if connection.is_noop:
-        return await run_stream(policy, operation, deadline=call.ends, retriable=again, view=view)
-    if policy.is_noop:
-        return await run_stream(connection, operation, deadline=call.ends, retriable=reconnect, view=view)
+    try:
+        return await operation(outer)
+    except (ConnectionLost, PeerUnavailable) as error:
+        if connection.is_noop or not again(error):
+            raise
 
-    async def connecting(commit: Commit) -> T:
-        async def attempt(connected: Commit) -> T:
-            def both() -> None:
-                commit()
-                connected()
+    async def attempt(commit: Commit) -> T:
+        def both() -> None:
+            commit()
+            outer()
 
-            return await operation(both)
+        return await operation(both)
 
-        return await run_stream(connection, attempt, deadline=call.ends, retriable=reconnect)
-
-    return await run_stream(policy, connecting, deadline=call.ends, retriable=again, view=view)
+    view = call.watched(call.target)
+    return await run_stream(connection, attempt, deadline=call.ends, retriable=again, view=view)
 
 
 def _reached_nobody(error: Exception) -> bool:
