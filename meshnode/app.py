@@ -56,6 +56,7 @@ class AppChannel:
         self._channel = channel
         self.address = address
         self._token = token.encode() if token else b""
+        self._metadata = {TOKEN_HEADER: token} if token else None
         self._limiter = trio.Semaphore(max_concurrency) if max_concurrency else None
         self.max_concurrency = max_concurrency
         self.healthy = True
@@ -121,7 +122,8 @@ class AppChannel:
         if self._channel is None:
             return False
         try:
-            await runtime.AppCallbackHealthCheckStub(self._channel).health_check(Empty(), deadline=deadline)
+            stub = runtime.AppCallbackHealthCheckStub(self._channel)
+            await stub.health_check(Empty(), deadline=deadline, metadata=self._metadata)
         except GRPCError:
             return False
         return True

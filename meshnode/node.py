@@ -381,7 +381,7 @@ def _surfaces(options: NodeOptions, parts: _Parts, around: Surroundings, started
             encode_details=encode_details,
         ),
         Server(
-            [InternalApi(invocation, inner_gate).handlers(), health.handlers()],
+            [InternalApi(invocation, inner_gate, limits.message_size).handlers(), health.handlers()],
             fallback=guarded(proxy.from_peer, inner_gate),
             limits=limits,
             encode_details=encode_details,

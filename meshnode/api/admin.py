@@ -23,6 +23,7 @@ from meshnode.wire.meshnode.admin import v1 as admin
 __all__ = ["AdminApi", "NodeFacts", "NodeState"]
 
 _LEVELS = ("debug", "info", "warning", "error", "fatal")
+_SAME_LEVEL = {"": "debug", "warn": "warning"}
 
 
 @frozen
@@ -133,7 +134,7 @@ class AdminApi:
         return explanation(self._policies, request)
 
     async def _stream_logs(self, request: admin.StreamLogsRequest, stream: Stream, call: Call) -> None:
-        level = request.level or "debug"
+        level = _SAME_LEVEL.get(request.level, request.level)
         if level not in _LEVELS:
             raise InvalidArgument(f"unknown log level {level!r}; there are {', '.join(_LEVELS)}")
         allowed = _LEVELS[_LEVELS.index(level) :]

@@ -8,7 +8,7 @@ from typing import Any, final
 
 from meshnode.api.service import Gate, Implementation, Stream, bind
 from meshnode.blocks.call import Call
-from meshnode.blocks.invocation import Invocation
+from meshnode.blocks.invocation import AppFailed, Invocation
 from meshnode.blocks.metadata import NodeMetadata
 from meshnode.blocks.state import StateBlock
 from meshnode.blocks.statequery import StateQuery
@@ -58,7 +58,18 @@ class DaprApi:
     async def _invoke_service(
         self, request: runtime.InvokeServiceRequest, stream: Stream, call: Call
     ) -> common.InvokeResponse | None:
-        answer = await self._invocation.invoke(request, stream.headers, call)
+        try:
+            answer = await self._invocation.invoke(request, stream.headers, call)
+        except AppFailed as failed:
+            if failed.headers:
+                await stream.send_initial_metadata(metadata=rules.metadata_of(failed.headers))
+            await stream.send_trailing_metadata(
+                status=failed.status,
+                status_message=failed.message,
+                status_details=failed.details,
+                metadata=rules.metadata_of(failed.trailers),
+            )
+            return None
         if answer.headers:
             await stream.send_initial_metadata(metadata=rules.metadata_of(answer.headers))
         if not answer.trailers:

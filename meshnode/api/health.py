@@ -33,23 +33,19 @@ class Health:
         self._over = False
 
     def set(self, service: str, serving: bool) -> None:
-        """Note a service's state and wake its watchers."""
-        if self._services.get(service) == serving:
+        """Note a service's state and wake its watchers. A node that shuts down serves nothing any more."""
+        if self._over or self._services.get(service) == serving:
             return
         self._services[service] = serving
-        self._wake()
-
-    def set_all(self, serving: bool) -> None:
-        for service in self._services:
-            self._services[service] = serving
         self._wake()
 
     def end_watches(self) -> None:
         """The node shuts down: each watch ends after telling its watcher NOT_SERVING, so that draining need
         not wait for them.
         """
+        self._services = dict.fromkeys(self._services, False)
         self._over = True
-        self.set_all(False)
+        self._wake()
 
     def handlers(self) -> Any:
         gate = Gate(LiveCalls(), TokenCheck(""))

@@ -7,7 +7,7 @@ from typing import Any, final
 from meshnode.api.service import Gate, Implementation, Stream, bind
 from meshnode.blocks.call import Call
 from meshnode.blocks.invocation import Invocation
-from meshnode.errors import InvalidArgument, MeshError
+from meshnode.errors import InvalidArgument, MeshError, Status
 from meshnode.wire.dapr.proto.common import v1 as common
 from meshnode.wire.dapr.proto.internals import v1 as internals
 from meshnode.wire.google import protobuf
@@ -20,9 +20,12 @@ _CHUNK = 4096
 
 @final
 class InternalApi:
-    def __init__(self, invocation: Invocation, gate: Gate) -> None:
+    """`max_message` is what a request may come to, in one message or in chunks."""
+
+    def __init__(self, invocation: Invocation, gate: Gate, max_message: int) -> None:
         self._invocation = invocation
         self._gate = gate
+        self._max_message = max_message
 
     def handlers(self) -> Any:
         implementations: dict[str, Implementation] = {
@@ -40,24 +43,24 @@ class InternalApi:
         """CallLocal with the payloads in chunks: the first message carries the request, the rest only data,
         in order of `seq`.
         """
-        request, data = await _collect(stream)
-        inner = request.message or common.InvokeRequest()
+        request, data = await _collect(stream, self._max_message)
+        inner = request.message
+        if inner is None:
+            raise InvalidArgument("the request of CallLocalStream carries no message")
         inner.data = protobuf.Any(type_url=inner.data.type_url if inner.data else "", value=data)
-        request.message = inner
         response = await self._invoke(request, call)
         payload = b""
         if response.message is not None and response.message.data is not None:
             payload = response.message.data.value
             response.message.data.value = b""
-        first = True
-        for seq, at in enumerate(range(0, max(len(payload), 1), _CHUNK)):
-            await stream.send_message(
-                internals.InternalInvokeResponseStream(
-                    response=response if first else None,
-                    payload=common.StreamPayload(data=payload[at : at + _CHUNK], seq=seq),
-                )
-            )
-            first = False
+        chunks = [
+            common.StreamPayload(data=payload[at : at + _CHUNK], seq=seq)
+            for seq, at in enumerate(range(0, len(payload), _CHUNK))
+        ]
+        first = chunks[0] if chunks else None
+        await stream.send_message(internals.InternalInvokeResponseStream(response=response, payload=first))
+        for chunk in chunks[1:]:
+            await stream.send_message(internals.InternalInvokeResponseStream(payload=chunk))
 
     async def _invoke(
         self, request: internals.InternalInvokeRequest, call: Call
@@ -72,10 +75,13 @@ class InternalApi:
             ) from error
 
 
-async def _collect(stream: Stream) -> tuple[internals.InternalInvokeRequest, bytes]:
-    """Raises `InvalidArgument` when the stream has no request, or its chunks are out of order."""
+async def _collect(stream: Stream, limit: int) -> tuple[internals.InternalInvokeRequest, bytes]:
+    """Raises `InvalidArgument` when the stream has no request or its chunks are out of order,
+    RESOURCE_EXHAUSTED when they come to more than `limit` bytes.
+    """
     request: internals.InternalInvokeRequest | None = None
     chunks: list[bytes] = []
+    held = 0
     async for message in stream:
         if request is None:
             if message.request is None:
@@ -89,6 +95,12 @@ async def _collect(stream: Stream) -> tuple[internals.InternalInvokeRequest, byt
                     f"chunk {message.payload.seq} of CallLocalStream came where {len(chunks)} was due"
                 )
             chunks.append(message.payload.data)
+            held += len(message.payload.data)
+            if held > limit:
+                raise MeshError(
+                    f"the chunks of CallLocalStream come to more than {limit} bytes",
+                    status=Status.RESOURCE_EXHAUSTED,
+                )
     if request is None:
         raise InvalidArgument("CallLocalStream ended without a request")
     return request, b"".join(chunks)

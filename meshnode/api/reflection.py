@@ -1,5 +1,8 @@
 """`grpc.reflection.v1.ServerReflection`: what a node serves, for grpcurl and its like, from the descriptors
 of proto/.
+
+Many tools, grpcio's own client among them, still ask by the name the service had before: v1alpha. Its
+messages are the same, so it is the same handler.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from meshnode.wire.grpc.reflection import v1 as reflection
 
 __all__ = ["Reflection"]
 
+_PATH = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+_FORMER_PATH = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
 
 @final
 class Reflection:
@@ -30,7 +36,10 @@ class Reflection:
 
     def handlers(self) -> Any:
         gate = Gate(LiveCalls(), TokenCheck(""))
-        return bind(reflection.ServerReflectionBase(), {"ServerReflectionInfo": self._info}, gate)
+        bound = bind(reflection.ServerReflectionBase(), {"ServerReflectionInfo": self._info}, gate)
+        mapping = bound.__mapping__()
+        mapping[_FORMER_PATH] = mapping[_PATH]
+        return bound
 
     async def _info(self, _: None, stream: Stream, call: Call) -> None:
         async for request in stream:

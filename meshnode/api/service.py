@@ -15,7 +15,7 @@ from grpclib.const import Cardinality
 
 from meshnode.blocks.call import Call, LiveCalls
 from meshnode.security.tokens import TOKEN_HEADER, TokenCheck
-from meshnode.transport import Handler, RawCall
+from meshnode.transport import GRPCError, Handler, RawCall, Status
 from meshnode.transport import Stream as TypedStream
 
 __all__ = ["Gate", "Implementation", "Stream", "bind", "guarded"]
@@ -30,6 +30,9 @@ Implementation = Callable[[Any, Stream, Call], Awaitable[Any]]
 """Takes (request, stream, call). A unary method returns its reply; a streaming one talks through the stream
 and gets None as request.
 """
+
+
+_Handle = Callable[[Any], Awaitable[None]]
 
 
 class _Servable(Protocol):
@@ -69,15 +72,16 @@ class _Bound:
 def bind(base: _Servable, implementations: Mapping[str, Implementation], gate: Gate) -> _Bound:
     """Handlers for every method of a generated base.
 
-    `implementations` are by method name (`SaveState`); a method without one keeps the generated handler,
-    which answers UNIMPLEMENTED and names the block.
+    `implementations` are by method name (`SaveState`); a method without one gets behind the gate the
+    generated handler, which answers UNIMPLEMENTED and names the block.
     """
     mapping: dict[str, Handler] = {}
     for path, handler in base.__mapping__().items():
         implementation = implementations.get(path.rpartition("/")[2])
-        func: Any = handler.func
         if implementation is not None:
-            func = _SHAPES[handler.cardinality](path, implementation, gate)
+            func: Any = _SHAPES[handler.cardinality](path, implementation, gate)
+        else:
+            func = _absent(path, handler.func, gate)
         mapping[path] = Handler(func, handler.cardinality, handler.request_type, handler.reply_type)
     return _Bound(mapping)
 
@@ -86,8 +90,7 @@ def _unary(path: str, implementation: Implementation, gate: Gate) -> Callable[[S
     async def handle(stream: Stream) -> None:
         call = gate.enter(path, stream)
         try:
-            request = await stream.recv_message()
-            reply = await implementation(request, stream, call)
+            reply = await implementation(await _only(stream), stream, call)
             if reply is not None:
                 await stream.send_message(reply)
         finally:
@@ -102,7 +105,7 @@ def _server_streaming(
     async def handle(stream: Stream) -> None:
         call = gate.enter(path, stream)
         try:
-            await implementation(await stream.recv_message(), stream, call)
+            await implementation(await _only(stream), stream, call)
         finally:
             gate.live.end(call)
 
@@ -114,6 +117,25 @@ def _streaming(path: str, implementation: Implementation, gate: Gate) -> Callabl
         call = gate.enter(path, stream)
         try:
             await implementation(None, stream, call)
+        finally:
+            gate.live.end(call)
+
+    return handle
+
+
+async def _only(stream: Stream) -> Any:
+    """The one request of a caller who sends one."""
+    request = await stream.recv_message()
+    if request is None:
+        raise GRPCError(Status.INTERNAL, "the call ended without its request message")
+    return request
+
+
+def _absent(path: str, refuse: _Handle, gate: Gate) -> _Handle:
+    async def handle(stream: Stream) -> None:
+        call = gate.enter(path, stream)
+        try:
+            await refuse(stream)
         finally:
             gate.live.end(call)
 

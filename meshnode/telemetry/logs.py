@@ -10,7 +10,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO, final
 
@@ -86,15 +86,26 @@ class LogTail(logging.Handler):
         super().__init__()
         self._kept: deque[LogEntry] = deque(maxlen=_KEEP)
         self._watchers: set[trio.MemorySendChannel[LogEntry]] = set()
+        self._token: trio.lowlevel.TrioToken | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         entry = _entry(record)
         self._kept.append(entry)
+        if not self._watchers:
+            return
+        if trio.lowlevel.in_trio_run():
+            self._hand_out(entry)
+        elif self._token is not None:
+            # From a driver's worker thread: sending from there would lose the watcher that waits.
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._hand_out, entry)
+
+    def _hand_out(self, entry: LogEntry) -> None:
         for watcher in tuple(self._watchers):
             try:
                 watcher.send_nowait(entry)
-            except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError, RuntimeError):
-                continue  # full, gone, or logged from outside trio: the tail still has it
+            except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+                continue  # full, or gone: the tail still has it
 
     def kept(self) -> tuple[LogEntry, ...]:
         return tuple(self._kept)
@@ -108,6 +119,7 @@ class LogTail(logging.Handler):
     @contextmanager
     def watch(self) -> Iterator[trio.MemoryReceiveChannel[LogEntry]]:
         """New records for as long as the context is open."""
+        self._token = trio.lowlevel.current_trio_token()
         send, receive = trio.open_memory_channel[LogEntry](_SUBSCRIBER_BUFFER)
         self._watchers.add(send)
         try:
