@@ -7,7 +7,7 @@ Envoy, Redis). The script sleeps while a measurement runs.
     requests, blocks          what a call sends
     pacing, stats             when it is sent, what became of it
     client, client_*, echo    the programs
-    processes, cpu            starting, ending and observing programs
+    processes, cpu, machine   starting, ending and observing programs
     nodes, others             meshnode nodes; Envoy, Redis
     options, rounds, report   the measuring itself
 

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-__all__ = ["cpu_seconds", "interpreter_ms", "resident_mib"]
+__all__ = ["cpu_seconds", "resident_mib"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _CPUCLOCK_SCHED = 2
@@ -40,11 +40,3 @@ def resident_mib(pid: int) -> float | None:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     return None
-
-
-def interpreter_ms() -> float:
-    """CPU time of a fixed piece of work: what a slow or busy machine makes of it, to compare runs by."""
-    begun = time.process_time()
-    table = {str(number): number for number in range(20_000)}
-    sum(table[str(number)] for number in range(20_000))
-    return round((time.process_time() - begun) * 1e3, 2)

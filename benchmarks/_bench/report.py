@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import asdict, frozen
 
-from _bench.cpu import interpreter_ms
+from _bench.machine import empty_nursery_us
 from _bench.options import Options
 from _bench.rounds import Result
 from _bench.stats import Spread, ratios, spread
@@ -52,12 +52,14 @@ def publish(
         "errors",
     ]
     print(table(titles, [_row(one) for one in results]))
+    where = surroundings()
+    print(f"\nIn the same minute an empty trio nursery took {where['empty_nursery_us']:g} µs of CPU time.")
     compared = _compared(results, pairs)
     if compared:
         titles = ["round by round", "load", "CPU ratio", "p50 ratio", "p50 added ms", "calls/s ratio"]
         rows = [[one["title"], one["load"], *(cell(one[name]) for name in _RATIOS)] for one in compared]
         print("\n" + table(titles, rows))
-    save_json(options.json, document(name, results, pairs, options))
+    save_json(options.json, document(name, results, pairs, options, where))
 
 
 def save_json(file: Path | None, value: dict[str, Any]) -> None:
@@ -74,16 +76,18 @@ def surroundings() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
-        "interpreter_ms": interpreter_ms(),
+        "empty_nursery_us": empty_nursery_us(),
         "load_average": [round(value, 2) for value in os.getloadavg()],
     }
 
 
-def document(name: str, results: Sequence[Result], pairs: Sequence[Pair], options: Options) -> dict[str, Any]:
+def document(
+    name: str, results: Sequence[Result], pairs: Sequence[Pair], options: Options, where: dict[str, Any]
+) -> dict[str, Any]:
     """All there is to know of a run."""
     return {
         "benchmark": name,
-        "surroundings": surroundings(),
+        "surroundings": where,
         "options": options.to_json(),
         "results": [_result(one) for one in results],
         "comparisons": _compared(results, pairs),

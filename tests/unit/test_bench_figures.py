@@ -154,7 +154,7 @@ def test_the_document_compares_rounds_pairwise() -> None:
 
     results = [Result("x", load, rounds(1.0, 3.0)), Result("y", load, rounds(2.0, 3.0))]
     options = options_of(flags(None, rate="1").parse_args([]))
-    written = document("proxy", results, [Pair("x", "y"), Pair("x", "nobody")], options)
+    written = document("proxy", results, [Pair("x", "y"), Pair("x", "nobody")], options, {})
     (compared,) = written["comparisons"]
     assert compared["title"] == "x ÷ y"
     assert compared["cpu"] == Spread(0.75, 0.5, 1.0)
