@@ -149,6 +149,7 @@ async def watch_application(
         return
     failures = 0
     while True:
+        began = trio.current_time()
         if await app.probe(Deadline.after(probes.timeout)):
             failures = 0
             if not app.healthy:
@@ -159,4 +160,4 @@ async def watch_application(
             if app.healthy and failures >= probes.threshold:
                 _log.warning("App entered un-healthy status after %d failed probes", failures)
                 app.set_healthy(False)
-        await trio.sleep(probes.interval)
+        await trio.sleep_until(began + probes.interval)

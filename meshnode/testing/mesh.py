@@ -19,6 +19,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final, final
 
@@ -33,6 +34,7 @@ from meshnode.interfaces import Driver, DriverContext, Instance
 from meshnode.node import Node, Surroundings, open_node
 from meshnode.registry import Registry
 from meshnode.resiliency import unwrap
+from meshnode.telemetry.logs import LogTail
 from meshnode.testing.links import Link, MemoryListener, Network
 from meshnode.transport import Channel, Server, open_channel
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
@@ -43,6 +45,8 @@ EPOCH: Final = 1_700_000_000.0
 """Wall time when the trio clock starts at 0: any fixed moment serves."""
 
 _API, _INTERNAL, _APP = 50001, 50002, 8080
+_running: ContextVar[str] = ContextVar("meshnode.testing.running", default="")
+"""The instance to which a task belongs: tasks take it over from those that start them."""
 _STORE = """
 apiVersion: dapr.io/v1alpha1
 kind: Component
@@ -53,11 +57,14 @@ spec: {type: state.in-memory, version: v1}
 
 @frozen
 class Event:
-    """One line of a mesh's history: a log record of a node. `at` is seconds since the mesh began."""
+    """One line of a mesh's history: a log record. `at` is seconds since the mesh began, `node` the instance
+    whose task logged it, empty for the test's own.
+    """
 
     at: float
     scope: str
     message: str
+    node: str = ""
 
 
 @final
@@ -159,13 +166,17 @@ class Mesh:
     ) -> None:
         gone = trio.Event()
         ready = trio.Event()
+        _running.set(name)
+        tail = LogTail()
+        tail.addFilter(lambda record: _running.get() == name)
         around = Surroundings(
             listen=self._listen, dial=partial(self._dial, name), naming=self._naming(name), wall=self.wall,
-            rng=random.Random(self.rng.getrandbits(64)),
+            rng=random.Random(self.rng.getrandbits(64)), tail=tail,
         )  # fmt: skip
         try:
             with trio.CancelScope() as scope:
                 async with AsyncExitStack() as stack:
+                    stack.enter_context(_logging_to(tail))
                     if servables:
                         await stack.enter_async_context(
                             _application(servables, self.network.listen(f"{name}:{_APP}"))
@@ -285,17 +296,26 @@ class _Recorder(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         at = round(trio.current_time() - self._began, 9)
-        self._events.append(Event(at, record.name, record.getMessage()))
+        self._events.append(Event(at, record.name, record.getMessage(), _running.get()))
 
 
 @contextmanager
 def _recorded() -> Iterator[_Recorder]:
     logger = logging.getLogger("meshnode")
     recorder, level = _Recorder(), logger.level
-    logger.addHandler(recorder)
     logger.setLevel(logging.INFO)
     try:
-        yield recorder
+        with _logging_to(recorder):
+            yield recorder
     finally:
-        logger.removeHandler(recorder)
         logger.setLevel(level)
+
+
+@contextmanager
+def _logging_to(handler: logging.Handler) -> Iterator[None]:
+    logger = logging.getLogger("meshnode")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
