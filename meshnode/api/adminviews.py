@@ -27,9 +27,6 @@ def live_request(call: Call, now: float) -> admin.LiveRequest:
     """A request in progress; times as seconds before or after `now` (the trio clock)."""
     view = call.view
     attempts = [_attempt(one, now) for one in view.attempts] if view is not None else []
-    scopes = ["deadline"] if call.deadline is not None else []
-    if view is not None:
-        scopes.append("retry" if view.waiting_until is None else "retry (waiting)")
     return admin.LiveRequest(
         id=call.id,
         method=call.method,
@@ -38,8 +35,24 @@ def live_request(call: Call, now: float) -> admin.LiveRequest:
         deadline_in=call.ends - now if call.ends is not None else None,
         target=view.target if view is not None else call.target,
         attempts=attempts,
-        scopes=scopes,
+        scopes=_scopes(call),
     )
+
+
+def _scopes(call: Call) -> list[str]:
+    """The scopes the request is in at this moment, outermost first."""
+    scopes = ["deadline"] if call.deadline is not None else []
+    policy, view = call.policy, call.view
+    if policy is None or view is None:
+        return scopes
+    waiting = view.waiting_until is not None
+    if policy.retry is not None:
+        scopes.append("retry (waiting)" if waiting else "retry")
+    if policy.breaker is not None and not waiting:
+        scopes.append("breaker")
+    if policy.timeout and not waiting:
+        scopes.append("timeout")
+    return scopes
 
 
 def _attempt(attempt: Attempt, now: float) -> admin.Attempt:

@@ -10,7 +10,7 @@ from typing import final
 
 import trio
 
-from meshnode.resiliency import RequestView
+from meshnode.resiliency import Policy, RequestView
 from meshnode.transport import Deadline
 
 __all__ = ["Call", "LiveCalls"]
@@ -20,7 +20,7 @@ __all__ = ["Call", "LiveCalls"]
 class Call:
     """One request in progress; made on every call, so it holds little. Times are the trio clock's."""
 
-    __slots__ = ("deadline", "id", "method", "peer", "started", "target", "view")
+    __slots__ = ("deadline", "id", "method", "peer", "policy", "started", "target", "view")
 
     def __init__(self, number: int, method: str, peer: str, deadline: Deadline | None) -> None:
         self.id = number
@@ -30,14 +30,16 @@ class Call:
         self.started = trio.current_time()
         self.target = ""
         self.view: RequestView | None = None
+        self.policy: Policy | None = None
 
     @property
     def ends(self) -> float | None:
         """The deadline on the trio clock, None without one."""
         return None if self.deadline is None else self.deadline.at
 
-    def watched(self, target: str) -> RequestView:
+    def watched(self, policy: Policy, target: str) -> RequestView:
         """The view into which a policy writes its attempts; made only where there is a policy."""
+        self.policy = policy
         if self.view is None:
             self.view = RequestView(target=target)
         return self.view

@@ -36,7 +36,7 @@ async def scoped(policy: Policy, operation: Callable[[], Awaitable[T]], call: Ca
             if error is group:
                 raise
         raise error
-    return await run(policy, operation, deadline=call.ends, view=call.watched(policy.target))
+    return await run(policy, operation, deadline=call.ends, view=call.watched(policy, policy.target))
 
 
 async def scoped_app_call(
@@ -77,7 +77,7 @@ async def scoped_stream(
     def again(error: Exception) -> bool:
         return replayable()
 
-    view = call.watched(policy.target)
+    view = call.watched(policy, policy.target)
     return await run_stream(policy, inner, deadline=call.ends, retriable=again, view=view)
 
 
@@ -107,7 +107,7 @@ async def _connecting(
 
         return await operation(both)
 
-    view = call.watched(call.target)
+    view = call.watched(connection, call.target)
     return await run_stream(connection, attempt, deadline=call.ends, retriable=again, view=view)
 
 
