@@ -9,7 +9,6 @@ main column is the CPU time of one hop: the mean of both nodes', or the applicat
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,16 +16,14 @@ from tempfile import TemporaryDirectory
 from _bench.against import AGAINST, add_flags, against
 from _bench.direct import BASELINES, direct_subjects
 from _bench.nodes import running_app, running_chain
-from _bench.options import Options, chosen, flags, options_of, script
+from _bench.options import Options, chosen, flags, options_of, run_script
 from _bench.others import envoy_program, running_envoys
-from _bench.processes import Failure
 from _bench.report import Pair, publish
 from _bench.requests import Request, echo_request
 from _bench.rounds import Subject, measure
 
 
 def main() -> None:
-    script()
     parser = flags(__doc__, rate="1000")
     add_flags(parser, also="envoy")
     parser.add_argument("--baselines", action="store_true", help="direct calls of grpclib and grpcio, too")
@@ -69,7 +66,4 @@ def _subjects(
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Failure as failure:
-        sys.exit(str(failure))
+    run_script(main)

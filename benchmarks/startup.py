@@ -20,9 +20,8 @@ from typing import Any
 
 from _bench.cpu import cpu_seconds, resident_mib
 from _bench.nodes import component, running_node
-from _bench.options import script
+from _bench.options import run_script
 from _bench.others import redis_program, running_redis
-from _bench.processes import Failure
 from _bench.report import cell, save_json, surroundings, table
 from _bench.stats import spread
 
@@ -31,7 +30,6 @@ _FIGURES = {"ready_ms": "ms to ready", "cpu_ms": "CPU ms to ready", "idle_mib": 
 
 
 def main() -> None:
-    script()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -104,7 +102,4 @@ def _publish(samples: dict[str, list[Sample]], rounds: int, file: Path | None) -
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Failure as failure:
-        sys.exit(str(failure))
+    run_script(main)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +19,7 @@ from _bench.against import AGAINST, add_flags, against
 from _bench.answers import GET_STATE, SAVE_STATE
 from _bench.direct import BASELINES, direct_subjects
 from _bench.nodes import component, running_app, running_node
-from _bench.options import Options, chosen, flags, options_of, script
+from _bench.options import Options, chosen, flags, options_of, run_script
 from _bench.others import redis_program, running_redis
 from _bench.processes import Failure
 from _bench.report import Pair, publish
@@ -36,7 +35,6 @@ _STORE = "bench"
 
 
 def main() -> None:
-    script()
     parser = flags(__doc__, rate="1000")
     add_flags(parser)
     parser.add_argument("--store", default="statestore", help="with --against: the store there (statestore)")
@@ -136,7 +134,4 @@ async def _fill(address: str, save: Request) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Failure as failure:
-        sys.exit(str(failure))
+    run_script(main)

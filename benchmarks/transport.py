@@ -8,12 +8,11 @@ does. The main column is the server's CPU time per call.
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 
 from _bench.echo import KINDS
-from _bench.options import chosen, flags, options_of, script
-from _bench.processes import Failure, python, running
+from _bench.options import chosen, flags, options_of, run_script
+from _bench.processes import python, running
 from _bench.report import Pair, publish
 from _bench.requests import echo_request
 from _bench.rounds import Subject, measure
@@ -22,7 +21,6 @@ _STARTING = 30.0  # seconds
 
 
 def main() -> None:
-    script()
     options = options_of(flags(__doc__, rate="2000").parse_args())
     request = echo_request(options.size, varying=options.varying)
     with ExitStack() as stack:
@@ -37,7 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Failure as failure:
-        sys.exit(str(failure))
+    run_script(main)

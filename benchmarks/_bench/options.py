@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 from attrs import asdict, frozen
 
 from _bench.measurement import Load
+from _bench.processes import Failure
 
-__all__ = ["Options", "chosen", "flags", "numbers", "options_of", "script"]
+__all__ = ["Options", "chosen", "flags", "numbers", "options_of", "run_script"]
 
 
 @frozen
@@ -109,10 +110,15 @@ def chosen(options: Options, names: Sequence[str]) -> list[str]:
     return [name for name in names if not options.only or name in options.only]
 
 
-def script() -> None:
-    """SIGTERM ends the script as Ctrl-C does: what it has started ends with it."""
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script; signals end it in order, so that what it has started ends with it."""
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
         sys.exit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
+    try:
+        main()
+    except Failure as failure:
+        sys.exit(str(failure))
