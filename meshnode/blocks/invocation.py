@@ -104,7 +104,7 @@ class Invocation:
         self, request: runtime.InvokeServiceRequest, headers: HeaderBlock, call: Call
     ) -> Invoked:
         """Call a method of another application, or of one's own. Raises what the caller is to see."""
-        message = request.message or common.InvokeRequest()
+        message = request.message if request.message is not None else common.InvokeRequest()
 
         async def attempt() -> Invoked:
             return await self._attempt(request.id, message, headers, call)
@@ -134,11 +134,12 @@ class Invocation:
             response = await self._call_peer(target, inner, headers, call)
         headers_out = list(from_internal(response.headers))
         trailers_out = list(from_internal(response.trailers))
-        status = response.status or internals.Status()
-        if status.code:
+        status = response.status
+        if status is not None and status.code:
             details = _details(status)
             raise AppFailed(_status(status.code), status.message, details, headers_out, trailers_out)
-        return Invoked(response.message or common.InvokeResponse(), headers_out, trailers_out)
+        answer = response.message if response.message is not None else common.InvokeResponse()
+        return Invoked(answer, headers_out, trailers_out)
 
     async def _call_peer(
         self, target: Target, request: internals.InternalInvokeRequest, headers: HeaderBlock, call: Call

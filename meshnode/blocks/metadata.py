@@ -10,7 +10,8 @@ from attrs import frozen
 from meshnode import __version__
 from meshnode.components import Opened
 from meshnode.config.nodeoptions import NodeOptions
-from meshnode.errors import BadRequestDetail, InvalidArgument
+from meshnode.errors import BadRequestDetail, InvalidArgument, MeshError, Status
+from meshnode.resiliency import go_duration
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
 
 __all__ = ["ComponentRecord", "NodeMetadata", "app_connection", "records_of"]
@@ -75,13 +76,15 @@ class NodeMetadata:
         )
 
     def set(self, key: str, value: str) -> None:
-        """Raises `InvalidArgument` for an empty key, and when there are too many."""
+        """Raises `InvalidArgument` for an empty key, RESOURCE_EXHAUSTED when there are too many."""
         if not key:
             raise InvalidArgument(
                 "metadata key must not be empty", BadRequestDetail([("key", "must not be empty")])
             )
         if key not in self._extended and len(self._extended) >= _MAX_EXTENDED:
-            raise InvalidArgument(f"a node keeps at most {_MAX_EXTENDED} metadata entries")
+            raise MeshError(
+                f"a node keeps at most {_MAX_EXTENDED} metadata entries", status=Status.RESOURCE_EXHAUSTED
+            )
         self._extended[key] = value
 
     def request_shutdown(self) -> None:
@@ -110,8 +113,8 @@ def app_connection(options: NodeOptions) -> runtime.AppConnectionProperties | No
     health = None
     if options.app_health is not None:
         health = runtime.AppConnectionHealthProperties(
-            health_probe_interval=f"{options.app_health.interval:g}s",
-            health_probe_timeout=f"{options.app_health.timeout * 1000:g}ms",
+            health_probe_interval=go_duration(options.app_health.interval),
+            health_probe_timeout=go_duration(options.app_health.timeout),
             health_threshold=options.app_health.threshold,
         )
     return runtime.AppConnectionProperties(

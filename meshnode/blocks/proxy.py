@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import final
 
 import trio
@@ -21,7 +22,7 @@ from meshnode.app import AppChannel
 from meshnode.blocks.call import Call
 from meshnode.blocks.invocation import Target, parse_target
 from meshnode.blocks.scoped import scoped_stream
-from meshnode.cluster import Peer, Peers
+from meshnode.cluster import LookupFailed, Peer, Peers
 from meshnode.errors import MeshError
 from meshnode.resiliency import Policies
 from meshnode.telemetry.tracecontext import next_traceparent
@@ -155,7 +156,8 @@ class Proxy:
         async def attempt(commit: Callable[[], None]) -> None:
             peer = await self._pick(target)
             with self._peers.watch(peer):
-                await self._exchange(raw, requests, peer.channel, self._to_peer(raw, peer, target), commit)
+                headers = partial(self._to_peer, raw, peer, target)
+                await self._exchange(raw, requests, peer.channel, headers, commit)
 
         try:
             await scoped_stream(self._policies, name, raw.path, attempt, call, lambda: requests.replayable)
@@ -183,10 +185,7 @@ class Proxy:
         channel = self._app.channel
         requests = _Requests(raw)
         await requests.read_what_is_there()
-        headers = _forwarded(raw, channel.authority.encode(), self._rng)
-        headers.append((b"dapr-caller-app-id", caller))
-        headers.append((b"dapr-callee-app-id", self._own_id))
-        headers.extend(self._app.own_headers())
+        headers = partial(self._to_own, raw, channel.authority.encode(), caller)
         try:
             if self._app.limited:
                 async with self._app.admitted():
@@ -199,8 +198,15 @@ class Proxy:
     async def _pick(self, target: Target) -> Peer:
         try:
             return await self._peers.pick(target.app_id, target.namespace)
-        except MeshError as error:
-            raise MeshError(str(error), *error.details, status=Status.UNKNOWN) from error
+        except LookupFailed as error:
+            raise MeshError(str(error), status=Status.UNKNOWN) from error
+
+    def _to_own(self, raw: RawCall, authority: bytes, caller: bytes) -> list[Pair]:
+        headers = _forwarded(raw, authority, self._rng)
+        headers.append((b"dapr-caller-app-id", caller))
+        headers.append((b"dapr-callee-app-id", self._own_id))
+        headers.extend(self._app.own_headers())
+        return headers
 
     def _to_peer(self, raw: RawCall, peer: Peer, target: Target) -> list[Pair]:
         headers = _forwarded(raw, peer.channel.authority.encode(), self._rng)
@@ -213,20 +219,24 @@ class Proxy:
         raw: RawCall,
         requests: _Requests,
         channel: Channel,
-        headers: list[Pair],
+        headers: Callable[[], list[Pair]],
         commit: Callable[[], None],
     ) -> None:
         """One attempt, from its request headers to its trailers. Leaving the call early resets it."""
+        out = channel.open_raw(headers)
         single = requests.single
-        async with channel.open_raw(headers) as out:
-            if single is not None:
-                await out.send_frame(single, end=True)
+        if single is not None:
+            # Headers and message leave in one write; no task is needed to send what is already here.
+            await out.begin_unary(single)
+            try:
                 await self._answer(raw, requests, out, commit)
-                return
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_send_requests, requests, out)
-                await self._answer(raw, requests, out, commit)
-                nursery.cancel_scope.cancel()  # the callee is done: nothing more of the caller's is wanted
+            finally:
+                out.close()
+            return
+        async with out, trio.open_nursery() as nursery:
+            nursery.start_soon(_send_requests, requests, out)
+            await self._answer(raw, requests, out, commit)
+            nursery.cancel_scope.cancel()  # the callee is done: nothing more of the caller's is wanted
 
     async def _answer(
         self, raw: RawCall, requests: _Requests, out: RawClientCall, commit: Callable[[], None]

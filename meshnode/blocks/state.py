@@ -239,7 +239,7 @@ class StateBlock:
         )
 
     def _operation(self, store: Store, operation: runtime.TransactionalStateOperation) -> StateOperation:
-        item = operation.request or common.StateItem()
+        item = operation.request if operation.request is not None else common.StateItem()
         match operation.operation_type:
             case "upsert":
                 return self._write(store, item)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from enum import Enum
 from ssl import SSLContext, SSLError
@@ -31,11 +31,17 @@ from meshnode.transport.client_stream import Stream
 from meshnode.transport.deadline import Deadline
 from meshnode.transport.exceptions import ConnectionLost, GRPCError
 from meshnode.transport.h2stream import H2Stream
-from meshnode.transport.hpack import Pair, encode
+from meshnode.transport.hpack import encode
 from meshnode.transport.io import Link, StreamLink, link_for
 from meshnode.transport.limits import DEFAULT_LIMITS, KeepAlive, Limits
 from meshnode.transport.listeners import connect, parse_address
-from meshnode.transport.raw_client import MAX_REFUSALS, RawClientCall, RawResponse, unary
+from meshnode.transport.raw_client import (
+    MAX_REFUSALS,
+    RawClientCall,
+    RawResponse,
+    RequestHeaders,
+    unary,
+)
 from meshnode.transport.rules import MetadataLike
 
 __all__ = ["Channel", "ChannelState", "Dialer", "open_channel"]
@@ -130,11 +136,11 @@ class Channel:
             max_size=self._limits.message_size,
         )
 
-    def open_raw(self, headers: Sequence[Pair]) -> RawClientCall:
+    def open_raw(self, headers: RequestHeaders) -> RawClientCall:
         """A call in raw messages, with exactly these headers, pseudo-headers included: `async with` it."""
         return RawClientCall(self, headers)
 
-    async def unary_raw(self, headers: Sequence[Pair], frame: bytes) -> RawResponse:
+    async def unary_raw(self, headers: RequestHeaders, frame: bytes) -> RawResponse:
         """One message there, one back, as they are on the wire. Cancelling it resets the stream."""
         connection = self._current
         stream = None if connection is None or connection.waiting else connection.h2.open()

@@ -102,7 +102,7 @@ class Stream(AsyncIterator[Received], Generic[Sent, Received]):
             raise ProtocolError("Request is already sent")
         if end and not self._request_streams:
             raise ProtocolError("Unary request requires a message to be sent before ending outgoing stream")
-        call = RawClientCall(self._channel, self._block())
+        call = RawClientCall(self._channel, self._block)
         await self._within(call.__aenter__)
         self._call = call
         if end:
@@ -116,7 +116,7 @@ class Stream(AsyncIterator[Received], Generic[Sent, Received]):
         end = end or not self._request_streams
         self._ended = end
         if end and self._call is None:
-            call = RawClientCall(self._channel, self._block())
+            call = RawClientCall(self._channel, self._block)
             await self._within(call.begin_unary, frame)
             self._call = call
             return

@@ -5,7 +5,7 @@ Imports trio for its exceptions, and the modules below it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
@@ -23,11 +23,17 @@ from meshnode.transport.waiting import until_readable, until_writable
 if TYPE_CHECKING:
     from meshnode.transport.channel import Channel
 
-__all__ = ["RawClientCall", "RawResponse", "unary"]
+__all__ = ["RawClientCall", "RawResponse", "RequestHeaders", "unary"]
 
 
 MAX_REFUSALS: Final = 5
 """How often a unary call is repeated that the server refused before any handler saw it."""
+
+
+RequestHeaders = Sequence[Pair] | Callable[[], Sequence[Pair]]
+"""Header pairs of a request, or what makes them once there is a connection: waiting for one counts against
+the deadline that they carry.
+"""
 
 
 class RawResponse(NamedTuple):
@@ -41,11 +47,12 @@ class RawResponse(NamedTuple):
 
 
 async def unary(
-    connection: ClientConnection, stream: H2Stream, headers: Sequence[Pair], frame: bytes
+    connection: ClientConnection, stream: H2Stream, request: RequestHeaders, frame: bytes
 ) -> RawResponse:
     """Send the whole request on a fresh stream and wait for the whole response."""
     reply: bytes | None = None
     try:
+        headers = request() if callable(request) else request
         if connection.congested or not connection.outbound.unary(
             stream, wire(headers, end=False), frame, None
         ):
@@ -110,17 +117,16 @@ class RawClientCall:
     _connection: ClientConnection
     _stream: H2Stream
 
-    def __init__(self, channel: Channel, request: Sequence[Pair] | bytes) -> None:
+    def __init__(self, channel: Channel, request: RequestHeaders | bytes | Callable[[], bytes]) -> None:
         self._channel = channel
-        self._request = request  # pairs, or an encoded block
+        self._request = request  # pairs, or what makes them or their encoded block
         self._ended = False
         self._unary: bytes | None = None  # the only message, as long as it may have to be sent again
         self._refusals = 0
 
     async def __aenter__(self) -> RawClientCall:
         self._connection, self._stream = await self._channel.acquire()
-        block = self._request if isinstance(self._request, bytes) else encoded(self._request)
-        self._connection.outbound.headers(self._stream, block, end=False)
+        self._connection.outbound.headers(self._stream, self._block(), end=False)
         return self
 
     async def __aexit__(
@@ -129,11 +135,23 @@ class RawClientCall:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """What leaving the context does: reset the call unless it has ended, and give back what was unread."""
         self.cancel()
         self._connection.inflow.abandon(self._stream)
 
+    def _block(self) -> bytes:
+        request = self._request
+        pairs = request() if callable(request) else request
+        return pairs if isinstance(pairs, bytes) else encoded(pairs)
+
     async def begin_unary(self, frame: bytes) -> None:
-        """Instead of entering the context: open the call, send its only message and end the request."""
+        """Instead of entering the context: open the call, send its only message and end the request.
+
+        `close` belongs to it.
+        """
         self._ended = True
         self._unary = frame
         self._connection, self._stream = await self._channel.acquire()
@@ -141,7 +159,7 @@ class RawClientCall:
 
     async def _send_unary(self, frame: bytes) -> None:
         connection, stream = self._connection, self._stream
-        block = self._request if isinstance(self._request, bytes) else encoded(self._request)
+        block = self._block()
         try:
             head = wire_headers(block, end=False)
             if connection.congested or not connection.outbound.unary(stream, head, frame, None):
