@@ -88,7 +88,7 @@ async def _connecting(
     replayable: Callable[[], bool],
     outer: Commit = _nothing,
 ) -> T:
-    """Under the built-in retries. The first try goes without their scopes: it is nearly always the only one."""
+    """Under the built-in retries. The first try goes without their scopes: mostly it is the only one."""
 
     def again(error: Exception) -> bool:
         return replayable() and _reached_nobody(error)

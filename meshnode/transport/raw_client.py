@@ -138,7 +138,7 @@ class RawClientCall:
         self.close()
 
     def close(self) -> None:
-        """What leaving the context does: reset the call unless it has ended, and give back what was unread."""
+        """As leaving the context: reset the call unless it has ended, and give back what was unread."""
         self.cancel()
         self._connection.inflow.abandon(self._stream)
 
