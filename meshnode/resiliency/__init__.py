@@ -8,6 +8,7 @@ bottom: `backoff`, `breaker`, `budget`, `outcome`, `view` (pure, independent of 
 
 from __future__ import annotations
 
+from meshnode.resiliency._goformat import go_duration
 from meshnode.resiliency.breaker import BreakerSnapshot, State
 from meshnode.resiliency.outcome import AttemptTimeout, code_of, unwrap
 from meshnode.resiliency.policy import NO_POLICY, Policies, Policy
@@ -28,6 +29,7 @@ __all__ = [
     "Retriable",
     "State",
     "code_of",
+    "go_duration",
     "run",
     "run_stream",
     "unwrap",
