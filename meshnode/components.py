@@ -172,7 +172,9 @@ class ComponentHost:
             one.driver.metadata, pairs, component.source, reserved=RESERVED_METADATA, lenient=self._lenient
         )
         log = logging.getLogger(f"meshnode.driver.{component.type}")
-        context = DriverContext(component.name, self._app_id, self._namespace, log, self._wall, self._rng)
+        context = DriverContext(
+            component.name, self._app_id, self._namespace, log, self._wall, self._rng, self._env
+        )
         names = {
             _CANONICAL[item.name.lower()]: item.secret_key_ref.name
             for item in component.metadata

@@ -9,9 +9,10 @@ async context manager: what it starts, it ends on exit.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, TypeVar
 
@@ -27,8 +28,8 @@ OptionsClass = type[Any]  # inside `Driver` the name `type` is a field
 class DriverContext:
     """What the node tells a driver besides its metadata.
 
-    `wall` gives seconds since 1970 (never call `time.time()`), `rng` is the only source of chance: runs are
-    reproducible that way.
+    `wall` gives seconds since 1970 (never call `time.time()`), `rng` is the only source of chance, `env` the
+    environment (never read `os.environ`): runs are reproducible that way.
     """
 
     component: str
@@ -37,6 +38,7 @@ class DriverContext:
     log: logging.Logger = field(factory=lambda: logging.getLogger("meshnode.driver"))
     wall: Callable[[], float] = time.time
     rng: random.Random = field(factory=random.Random)
+    env: Mapping[str, str] = field(factory=lambda: os.environ, repr=False)
 
 
 @frozen

@@ -39,6 +39,8 @@ class Flaky:
         self.opens = 0
         self.closed = 0
         self.calls: list[float] = []
+        self.written: list[bytes] = []
+        """Values as the store got them."""
         self.cancelled = 0
         self.started = trio.Event()
         self.driver: Driver[Any] = Driver("state.flaky", FlakyOptions, self._open)
@@ -83,6 +85,7 @@ class _Store:
 
     async def set(self, request: Any) -> None:
         await self._switches.reached()
+        self._switches.written.append(request.value)
         await self._inner.set(request)
 
 

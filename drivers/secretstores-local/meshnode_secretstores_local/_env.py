@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import final
@@ -52,7 +51,7 @@ def _allowed(variable: str) -> bool:
 
 @asynccontextmanager
 async def _open(options: EnvOptions, context: DriverContext) -> AsyncIterator[SecretStore]:
-    yield EnvSecrets(options.prefix, os.environ)
+    yield EnvSecrets(options.prefix, context.env)
 
 
 env_driver: Driver[SecretStore] = Driver(
