@@ -43,6 +43,7 @@ from meshnode.errors import ConfigError, Problem
 from meshnode.interfaces import Instance, NameResolver
 from meshnode.registry import Registry
 from meshnode.resiliency import Policies
+from meshnode.security.access import AccessPolicy, ApiRules
 from meshnode.security.tokens import TokenCheck
 from meshnode.surroundings import (
     Surroundings,
@@ -54,6 +55,7 @@ from meshnode.surroundings import (
 )
 from meshnode.telemetry.logs import LogTail
 from meshnode.transport import AnyListener, Server
+from meshnode.unserved import remarks, without_denied
 
 __all__ = ["Node", "Surroundings", "mistakes", "open_node"]
 
@@ -194,6 +196,8 @@ async def _announced(
 @frozen
 class _Plan:
     configuration: Configuration
+    api_rules: ApiRules
+    access: AccessPolicy
     resiliencies: tuple[str, ...]
     policies: Policies
     naming: Naming
@@ -213,6 +217,12 @@ def _plan(options: NodeOptions, resources: Resources, registry: Registry, around
     bare = not resources.components  # a node whose components are all meant for others gets no store either
     resources = resources.for_app(options.app_id, namespace)
     problems: list[Problem] = []
+    configuration = merged(resources.configurations)
+    api_rules = ApiRules()
+    with _collecting(problems):
+        api_rules = ApiRules(configuration.api, configuration.source)
+    notes = remarks(options, resources, configuration)
+    resources = without_denied(resources, configuration, notes)
     with _collecting(problems):
         refuse_http_endpoints(resources)
     policies = Policies.build((), options.app_id)
@@ -221,7 +231,6 @@ def _plan(options: NodeOptions, resources: Resources, registry: Registry, around
     naming = around.naming
     with _collecting(problems):
         naming = naming or name_resolution(resources, options, registry)
-    notes: list[str] = []
     host = ComponentHost(
         registry=registry,
         policies=policies,
@@ -238,7 +247,9 @@ def _plan(options: NodeOptions, resources: Resources, registry: Registry, around
     if problems or naming is None:
         raise ConfigError(problems)
     return _Plan(
-        configuration=merged(resources.configurations),
+        configuration=configuration,
+        api_rules=api_rules,
+        access=AccessPolicy.of(configuration.access_control),
         resiliencies=tuple(one.name for one in resources.resiliencies),
         policies=policies,
         naming=naming,
@@ -327,15 +338,7 @@ class _Surfaces:
 def _surfaces(options: NodeOptions, parts: _Parts, around: Surroundings, started: NodeStarted) -> _Surfaces:
     """The blocks, the APIs over them and the two servers that carry these."""
     plan, live, health, stopping = parts.plan, LiveCalls(), Health(), trio.Event()
-    common: dict[str, Any] = {
-        "app_id": options.app_id,
-        "namespace": options.namespace,
-        "app": parts.app,
-        "peers": parts.peers,
-        "policies": plan.policies,
-        "rng": around.rng,
-    }
-    invocation, proxy = Invocation(**common, host=plan.naming.host), Proxy(**common)
+    invocation, proxy = _calling(options, parts, around)
     stores = build_stores(parts.opened, plan.policies, options.app_id, options.namespace)
     state = StateBlock(options.app_id, stores)
     metadata = NodeMetadata(
@@ -347,22 +350,21 @@ def _surfaces(options: NodeOptions, parts: _Parts, around: Surroundings, started
         shutdown=stopping.set,
     )
     api_logging = plan.configuration.api_logging if options.api_logging is None else options.api_logging
-    gate = Gate(live, TokenCheck(options.api_token or ""), api_logging=api_logging)
+    gate = Gate(live, TokenCheck(options.api_token or ""), rules=plan.api_rules, api_logging=api_logging)
     inner_gate = Gate(live, TokenCheck(""))
     node_state = NodeState(stopping)
     servers: list[Server] = []
-    facts = NodeFacts(
-        app_id=options.app_id,
-        namespace=options.namespace,
-        grpc_address=started.grpc_address,
-        internal_address=started.internal_address,
-        state=node_state,
-        connections=lambda: sum(server.connections for server in servers),
-        started_at=around.wall(),
-        health_checked=options.app_health is not None,
-    )
     admin = AdminApi(
-        facts=facts,
+        facts=NodeFacts(
+            app_id=options.app_id,
+            namespace=options.namespace,
+            grpc_address=started.grpc_address,
+            internal_address=started.internal_address,
+            state=node_state,
+            connections=lambda: sum(server.connections for server in servers),
+            started_at=around.wall(),
+            health_checked=options.app_health is not None,
+        ),
         metadata=metadata,
         app=parts.app,
         policies=plan.policies,
@@ -373,20 +375,24 @@ def _surfaces(options: NodeOptions, parts: _Parts, around: Surroundings, started
     dapr = DaprApi(invocation=invocation, state=state, query=StateQuery(state), metadata=metadata, gate=gate)
     served = [dapr.handlers(), admin.handlers(), health.handlers()]
     limits = limits_of(options)
-    servers += [
-        Server(
-            [*served, Reflection(served).handlers()],
-            fallback=guarded(proxy.from_application, gate),
-            limits=limits,
-            encode_details=encode_details,
-        ),
-        Server(
-            [InternalApi(invocation, inner_gate, limits.message_size).handlers(), health.handlers()],
-            fallback=guarded(proxy.from_peer, inner_gate),
-            limits=limits,
-            encode_details=encode_details,
-        ),
-    ]
+    internal = InternalApi(invocation, inner_gate, max_message=limits.message_size, access=plan.access)
+    common: dict[str, Any] = {"limits": limits, "encode_details": encode_details}
+    to_app, to_peers = guarded(proxy.from_peer, inner_gate), guarded(proxy.from_application, gate)
+    servers.append(Server([*served, Reflection(served).handlers()], fallback=to_peers, **common))
+    servers.append(Server([internal.handlers(), health.handlers()], fallback=to_app, **common))
     for service in _SERVICES:
         health.set(service, True)
     return _Surfaces(servers[0], servers[1], health, live, node_state, stopping)
+
+
+def _calling(options: NodeOptions, parts: _Parts, around: Surroundings) -> tuple[Invocation, Proxy]:
+    """The two blocks through which applications call each other."""
+    common: dict[str, Any] = {
+        "app_id": options.app_id,
+        "namespace": options.namespace,
+        "app": parts.app,
+        "peers": parts.peers,
+        "policies": parts.plan.policies,
+        "rng": around.rng,
+    }
+    return Invocation(**common, host=parts.plan.naming.host), Proxy(**common, access=parts.plan.access)

@@ -8,6 +8,7 @@ from meshnode.api.service import Gate, Implementation, Stream, bind
 from meshnode.blocks.call import Call
 from meshnode.blocks.invocation import Invocation
 from meshnode.errors import InvalidArgument, MeshError, Status
+from meshnode.security.access import AccessPolicy
 from meshnode.wire.dapr.proto.common import v1 as common
 from meshnode.wire.dapr.proto.internals import v1 as internals
 from meshnode.wire.google import protobuf
@@ -20,10 +21,11 @@ _CHUNK = 4096
 
 @final
 class InternalApi:
-    """`max_message` is what a request may come to, in one message or in chunks."""
+    """`max_message` is what a request may come to, in one message or in chunks; `access` is asked first."""
 
-    def __init__(self, invocation: Invocation, gate: Gate, max_message: int) -> None:
+    def __init__(self, invocation: Invocation, gate: Gate, *, max_message: int, access: AccessPolicy) -> None:
         self._invocation = invocation
+        self._access = access
         self._gate = gate
         self._max_message = max_message
 
@@ -65,6 +67,8 @@ class InternalApi:
     async def _invoke(
         self, request: internals.InternalInvokeRequest, call: Call
     ) -> internals.InternalInvokeResponse:
+        if request.message is not None:
+            self._access.check(request.message.method, _verb(request.message))
         try:
             return await self._invocation.call_application(request, call)
         except InvalidArgument:
@@ -73,6 +77,11 @@ class InternalApi:
             raise MeshError(
                 f"error invoking app channel: {error}", *error.details, status=error.code
             ) from error
+
+
+def _verb(message: common.InvokeRequest) -> str:
+    extension = message.http_extension
+    return str(extension.verb.name) if extension is not None else "NONE"
 
 
 async def _collect(stream: Stream, limit: int) -> tuple[internals.InternalInvokeRequest, bytes]:

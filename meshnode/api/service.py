@@ -14,6 +14,7 @@ from typing import Any, Protocol, final
 from grpclib.const import Cardinality
 
 from meshnode.blocks.call import Call, LiveCalls
+from meshnode.security.access import ApiRules
 from meshnode.security.tokens import TOKEN_HEADER, TokenCheck
 from meshnode.transport import GRPCError, Handler, RawCall, Status
 from meshnode.transport import Stream as TypedStream
@@ -41,17 +42,27 @@ class _Servable(Protocol):
 
 @final
 class Gate:
-    """What every call passes: the token check, the API log, the list of live calls."""
+    """What every call passes: the token check, the API's rules, the API log, the list of live calls."""
 
-    def __init__(self, live: LiveCalls, tokens: TokenCheck, *, api_logging: bool = False) -> None:
+    def __init__(
+        self,
+        live: LiveCalls,
+        tokens: TokenCheck,
+        *,
+        rules: ApiRules | None = None,
+        api_logging: bool = False,
+    ) -> None:
         self.live = live
         self._tokens = tokens
+        self._rules = rules
         self._api_logging = api_logging
 
     def enter(self, method: str, stream: Stream | RawCall) -> Call:
-        """Raises `Unauthorized`. Give the `Call` back with `live.end`."""
+        """Raises `Unauthorized`, or that the method may not be used. Give the `Call` back with `live.end`."""
         if self._tokens:
             self._tokens.check(stream.headers.get(_TOKEN))
+        if self._rules:
+            self._rules.check(method)
         if self._api_logging:
             agent = (stream.headers.get(b"user-agent") or b"").decode("utf-8", "replace")
             _log.info("gRPC API Called", extra={"fields": {"method": method, "useragent": agent}})

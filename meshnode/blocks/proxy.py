@@ -25,6 +25,7 @@ from meshnode.blocks.scoped import scoped_stream
 from meshnode.cluster import LookupFailed, Peer, Peers
 from meshnode.errors import MeshError
 from meshnode.resiliency import Policies
+from meshnode.security.access import AccessPolicy
 from meshnode.telemetry.tracecontext import next_traceparent
 from meshnode.transport import Channel, GRPCError, HeaderBlock, ProtocolError, RawCall, RawClientCall, rules
 
@@ -126,9 +127,11 @@ class Proxy:
         peers: Peers,
         policies: Policies,
         rng: random.Random,
+        access: AccessPolicy,
     ) -> None:
         self._own = Target(app_id, namespace)
         self._own_id = app_id.encode()
+        self._access = access
         self._app = app
         self._peers = peers
         self._policies = policies
@@ -179,6 +182,7 @@ class Proxy:
                 f"this node serves {self._own.app_id}, not {to.decode(errors='replace')}",
                 status=Status.UNAVAILABLE,
             )
+        self._access.check(raw.path)
         await self._to_application(raw, raw.headers.get(b"dapr-caller-app-id") or b"")
 
     async def _to_application(self, raw: RawCall, caller: bytes) -> None:

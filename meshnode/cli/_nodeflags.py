@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from meshnode.cli._flags import Flag, FlagTable, Kind
 
-__all__ = ["NODE_FLAGS", "NODE_TABLE", "REFUSED_FLAGS"]
+__all__ = ["NODE_FLAGS", "NODE_TABLE", "REFUSED_FLAGS", "UNUSED_FLAGS"]
 
 _APP = "Application"
 _SERVERS = "Servers"
@@ -38,14 +38,14 @@ NODE_FLAGS: tuple[Flag, ...] = (
     Flag("app-health-threshold", Kind.INT, "Failed probes in a row until it counts as unhealthy.", "3",
          section=_APP),
     Flag("dapr-grpc-port", Kind.PORT, "Port of the API; 0 takes a free one.", "50001", section=_SERVERS),
-    Flag("dapr-listen-addresses", Kind.LIST, "Addresses of the API, separated by commas.", "every interface",
+    Flag("dapr-listen-addresses", Kind.LIST, "Addresses of the API, separated by commas.", "127.0.0.1",
          section=_SERVERS),
     Flag("unix-domain-socket", Kind.PATH, "Serve the API on a Unix socket in this folder instead of a port.",
          short="u", section=_SERVERS),
     Flag("dapr-internal-grpc-port", Kind.PORT, "Port that other nodes call.", "a free one",
          aliases=("internal-grpc-port",), section=_SERVERS),
-    Flag("dapr-internal-grpc-listen-address", Kind.TEXT, "Address that other nodes call.", "every interface",
-         section=_SERVERS),
+    Flag("dapr-internal-grpc-listen-address", Kind.TEXT, "Address that other nodes call.",
+         "127.0.0.1, or every interface where name resolution leads beyond this machine", section=_SERVERS),
     Flag("max-body-size", Kind.QUANTITY, "Largest message; -1 is no limit.", "4Mi", section=_SERVERS),
     Flag("dapr-http-max-request-size", Kind.INT, "The old way to give --max-body-size, in MB.", hidden=True,
          section=_SERVERS),
@@ -88,6 +88,10 @@ NODE_FLAGS: tuple[Flag, ...] = (
          hidden=True),
     Flag("run-info", Kind.TEXT, "What `meshnode run` adds to the node's run record, as JSON.", hidden=True),
 )  # fmt: skip
+
+UNUSED_FLAGS = tuple(
+    flag.name for flag in NODE_FLAGS if flag.section == _LATER and flag.kind is not Kind.BOOL
+)
 
 _NO_HTTP_API = f"it belongs to the HTTP API, and {_HTTP}; applications use --dapr-grpc-port"
 _NO_PROFILER = (

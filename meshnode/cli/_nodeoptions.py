@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from meshnode.cli._errors import UsageProblem, suggestion
+from meshnode.cli._nodeflags import UNUSED_FLAGS
 from meshnode.cli._settings import Resolved
 from meshnode.config.nodeoptions import AppHealthOptions, NodeOptions
 
@@ -56,6 +57,7 @@ def node_options(settings: Resolved, env: Mapping[str, str]) -> NodeOptions:
         fields["listen_addresses"] = tuple(
             address.removeprefix("[").removesuffix("]") for address in settings.get("dapr-listen-addresses")
         )
+    fields["unused_flags"] = tuple(f"--{name}" for name in UNUSED_FLAGS if name in settings)
     return NodeOptions(**fields, **_environment(env))
 
 

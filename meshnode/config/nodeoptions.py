@@ -103,6 +103,8 @@ class NodeOptions:
     sentry_address: str = ""
     trust_domain: str = "localhost"
     control_plane_namespace: str = "default"
+    unused_flags: tuple[str, ...] = ()
+    """Which of these were given, for a note in the log."""
 
     # Surroundings
     env: Mapping[str, str] = field(factory=dict, repr=False)

@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"registry", "_options"},
     {"telemetry", "security"},
     {"resiliency"},
-    {"components", "defaults", "cluster"},
+    {"components", "defaults", "unserved", "cluster"},
     {"app"},
     {"surroundings"},
     {"blocks"},
