@@ -119,6 +119,12 @@ class Mesh:
         """The link from a node to its own application."""
         return self.network.link(name, f"{name}:{_APP}")
 
+    def announce(self, app_id: str, address: str, namespace: str = "default") -> None:
+        """Let an address be found under an app id, whatever is there: a peer of the test's own, or nobody any
+        more, as in a name registry that lags behind.
+        """
+        self._book.setdefault((app_id, namespace), []).append(address)
+
     async def start(
         self,
         app_id: str,
