@@ -14,6 +14,7 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
 from typing import Final
 
 from grpclib.const import Status
@@ -67,15 +68,14 @@ _UNITS: Final = {
     ord("u"): 1e-6,
     ord("n"): 1e-9,
 }
-_NANOS: Final = (
-    (1, b"n"),
-    (10**3, b"u"),
-    (10**6, b"m"),
-    (10**9, b"S"),
-    (60 * 10**9, b"M"),
-    (3600 * 10**9, b"H"),
+_MICROS: Final = (
+    (10**3, b"m"),
+    (10**6, b"S"),
+    (60 * 10**6, b"M"),
+    (3600 * 10**6, b"H"),
 )
 _MAX_DIGITS: Final = 8
+_LONGEST: Final = 3600.0 * 10**_MAX_DIGITS
 
 
 def parse_timeout(value: bytes) -> float:
@@ -88,10 +88,12 @@ def parse_timeout(value: bytes) -> float:
 
 
 def format_timeout(seconds: float) -> bytes:
-    """Seconds as `grpc-timeout`: the finest unit that holds them in eight digits, rounded up."""
-    nanos = max(0, round(min(seconds, 3600.0 * 10**_MAX_DIGITS) * 1e9))
-    for scale, unit in _NANOS:
-        amount = -(-nanos // scale)
+    """Seconds as `grpc-timeout`: rounded up, in the finest unit from microseconds that eight digits hold."""
+    if seconds < 99.0:  # nearly all: one conversion, no loop
+        return b"%du" % ceil(seconds * 1e6) if seconds > 0.0 else b"0u"
+    micros = ceil(min(seconds, _LONGEST) * 1e6)
+    for scale, unit in _MICROS:
+        amount = -(-micros // scale)
         if amount < 10**_MAX_DIGITS:
             return b"%d%s" % (amount, unit)
     return b"99999999H"

@@ -47,13 +47,16 @@ def test_malformed_timeouts_are_refused(value: bytes) -> None:
 @pytest.mark.parametrize(
     ("seconds", "value"),
     [
-        (0, b"0n"),
-        (-1, b"0n"),
-        (1e-9, b"1n"),
-        (0.05, b"50000000n"),
+        (0, b"0u"),
+        (-1, b"0u"),
+        (1e-9, b"1u"),
+        (0.05, b"50000u"),
         (0.1, b"100000u"),
         (30, b"30000000u"),
+        (98.999, b"98999000u"),
+        (99, b"99000m"),
         (100, b"100000m"),
+        (math.nextafter(1e5, 0), b"100000S"),
         (1e5, b"100000S"),
         (1e8, b"1666667M"),
         (1e20, b"99999999H"),
@@ -69,8 +72,8 @@ def test_a_written_timeout_is_never_short_and_barely_long(seconds: float) -> Non
     value = rules.format_timeout(seconds)
     assert len(value) <= 9
     back = rules.parse_timeout(value)
-    # At least five digits are kept, from 0.1 s on; below that, nanoseconds.
-    assert seconds * (1 - 1e-9) - 1e-9 <= back <= seconds * (1 + 1.1e-5) + 1e-9
+    # Never more than a microsecond or a hundred thousandth longer.
+    assert seconds * (1 - 1e-12) <= back <= seconds * (1 + 1.1e-5) + 1e-6
 
 
 # --- grpc-message
