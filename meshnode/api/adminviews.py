@@ -6,7 +6,8 @@ from grpclib.const import Status
 
 from meshnode.blocks.call import Call
 from meshnode.errors import InvalidArgument
-from meshnode.resiliency import Attempt, BreakerSnapshot, Policies, State
+from meshnode.resiliency import Attempt, BreakerSnapshot, Policies, Rule, State
+from meshnode.resiliency.explain import ranges
 from meshnode.wire.meshnode.admin import v1 as admin
 
 __all__ = ["breaker_view", "explanation", "live_request"]
@@ -103,6 +104,30 @@ def explanation(policies: Policies, request: admin.ExplainRequest) -> admin.Expl
     target = f"{kind}/{request.name}"
     if kind == "component":
         target += f"/{request.direction or 'outbound'}"
+    sort = "Statestore" if kind == "component" else ""
     return admin.ExplainResponse(
-        lines=policies.explain(target, kind="Statestore" if kind == "component" else "")
+        lines=policies.explain(target, kind=sort), policy=_policy_view(policies.rule(target, kind=sort))
     )
+
+
+def _policy_view(rule: Rule) -> admin.PolicyView:
+    view = admin.PolicyView(timeout=rule.timeout or None, sources=dict(rule.origins))
+    if rule.retry is not None:
+        backoff = rule.retry.backoff
+        view.retry = admin.RetryView(
+            name=rule.retry.name,
+            policy=backoff.kind.value,
+            duration=backoff.duration,
+            max_interval=backoff.max_interval,
+            max_retries=backoff.max_retries,
+            matching="" if rule.retry.codes is None else ranges(rule.retry.codes),
+        )
+    if rule.breaker is not None:
+        view.breaker = admin.BreakerView(
+            name=rule.breaker.template,
+            max_requests=rule.breaker.max_requests,
+            interval=rule.breaker.interval,
+            timeout=rule.breaker.timeout,
+            trip=rule.breaker.trip_text,
+        )
+    return view

@@ -1,34 +1,44 @@
-"""Resource files checked without starting anything: their form, their types, their metadata."""
+"""Resource files checked without starting anything: everything a node would find wrong before it opens
+something.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from meshnode.components import component_problems
-from meshnode.config import load_resources
+from attrs import evolve
+
+from meshnode.config import Resources, load_resources
+from meshnode.config.nodeoptions import NodeOptions
 from meshnode.errors import ConfigError, Problem
-from meshnode.registry import Registry
+from meshnode.node import Surroundings, mistakes
 
 __all__ = ["problems_of"]
 
 
 def problems_of(paths: Sequence[Path], env: Mapping[str, str], *, lenient: bool) -> tuple[list[Problem], int]:
     """Every problem, and how many resources were looked at."""
+    problems: list[Problem] = []
     try:
         resources = load_resources(paths, lenient=lenient, env=env)
     except ConfigError as error:
-        return list(error.problems), 0
-    registry = Registry.discover()
-    found = [
-        problem
-        for one in resources.components
-        for problem in component_problems(one, registry, lenient=lenient)
-    ]
-    others = (
+        problems += error.problems
+        resources = error.partial or Resources()
+    # Whichever application a resource is meant for, and in whatever namespace: all of them are looked at.
+    resources = evolve(
+        resources,
+        components=tuple(evolve(one, scopes=()) for one in resources.components),
+        resiliencies=tuple(evolve(one, scopes=()) for one in resources.resiliencies),
+    )
+    anywhere = {name: value for name, value in env.items() if name != "NAMESPACE"}
+    options = NodeOptions(app_id="check", lenient=lenient, env=anywhere, state_dir=Path.cwd())
+    problems += mistakes(options, resources, Surroundings())
+    everything = (
+        resources.components,
         resources.configurations,
         resources.resiliencies,
         resources.subscriptions,
         resources.http_endpoints,
     )
-    return found, len(resources.components) + sum(map(len, others))
+    return problems, sum(map(len, everything))

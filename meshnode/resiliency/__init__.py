@@ -12,7 +12,7 @@ from meshnode.resiliency._goformat import go_duration
 from meshnode.resiliency.breaker import BreakerSnapshot, State
 from meshnode.resiliency.outcome import AttemptTimeout, code_of, unwrap
 from meshnode.resiliency.policy import NO_POLICY, Policies, Policy
-from meshnode.resiliency.rules import Direction
+from meshnode.resiliency.rules import Direction, Rule
 from meshnode.resiliency.scope import Commit, Retriable, run, run_stream
 from meshnode.resiliency.view import Attempt, RequestView
 
@@ -27,6 +27,7 @@ __all__ = [
     "Policy",
     "RequestView",
     "Retriable",
+    "Rule",
     "State",
     "code_of",
     "go_duration",

@@ -10,7 +10,7 @@ from meshnode.resiliency.breaker import BreakerSettings
 from meshnode.resiliency.rules import Direction, Rule, actor_rule, app_rule, built_in_rule, component_rule
 from meshnode.resiliency.tables import BUILT_IN_SERVICE, RetryRule, Tables
 
-__all__ = ["explain"]
+__all__ = ["explain", "ranges", "rule_of"]
 
 
 def explain(tables: Tables, target: str, kind: str = "") -> list[str]:
@@ -18,28 +18,38 @@ def explain(tables: Tables, target: str, kind: str = "") -> list[str]:
 
     `kind` is the component's (`Statestore`…), where that matters for defaults by name pattern.
     """
+    sort, name, direction = _parsed(target)
+    titles = {"app": f"app {name}", "actor": f"actor type {name}"}
+    lines = [
+        titles.get(sort, f"component {name}, {direction}"),
+        *_rule_lines(rule_of(tables, target, kind)),
+    ]
+    if sort == "app" and name not in tables.apps:
+        built_in = built_in_rule(tables, BUILT_IN_SERVICE)
+        lines.append(_line("connecting", _retry_words(built_in.retry), built_in, "retry"))
+    if name in tables.budgets:
+        lines.append(f"  retry budget: {tables.budgets[name]:.0%} of recent traffic")
+    return lines
+
+
+def rule_of(tables: Tables, target: str, kind: str = "") -> Rule:
+    """The rule behind the lines. Raises `InvalidArgument`."""
+    sort, name, direction = _parsed(target)
+    if sort == "app":
+        return app_rule(tables, name)
+    return actor_rule(tables, name) if sort == "actor" else component_rule(tables, name, kind, direction)
+
+
+def _parsed(target: str) -> tuple[str, str, Direction]:
     sort, _, rest = target.partition("/")
     name, _, way = rest.partition("/")
     if not name or sort not in ("app", "component", "actor"):
         raise InvalidArgument(
             f"target {target!r} is not app/ID, component/NAME[/inbound|/outbound] or actor/TYPE"
         )
-    if sort == "app":
-        lines = [f"app {name}", *_rule_lines(app_rule(tables, name))]
-        if name not in tables.apps:
-            built_in = built_in_rule(tables, BUILT_IN_SERVICE)
-            lines.append(_line("connecting", _retry_words(built_in.retry), built_in, "retry"))
-    elif sort == "actor":
-        lines = [f"actor type {name}", *_rule_lines(actor_rule(tables, name))]
-    elif way in ("", "outbound", "inbound"):
-        direction: Direction = "inbound" if way == "inbound" else "outbound"
-        rule = component_rule(tables, name, kind, direction)
-        lines = [f"component {name}, {direction}", *_rule_lines(rule)]
-    else:
+    if sort == "component" and way not in ("", "outbound", "inbound"):
         raise InvalidArgument(f"direction {way!r} is not inbound or outbound")
-    if name in tables.budgets:
-        lines.append(f"  retry budget: {tables.budgets[name]:.0%} of recent traffic")
-    return lines
+    return sort, name, "inbound" if way == "inbound" else "outbound"
 
 
 def _rule_lines(rule: Rule) -> list[str]:
@@ -59,7 +69,7 @@ def _line(label: str, words: str, rule: Rule, sort: str) -> str:
 def _retry_words(retry: RetryRule | None) -> str:
     if retry is None:
         return "none"
-    codes = "" if retry.codes is None else f", on gRPC codes {_ranges(retry.codes)} only"
+    codes = "" if retry.codes is None else f", on gRPC codes {ranges(retry.codes)} only"
     return f"{retry.name}, {_wait_words(retry.backoff)}, {_count_words(retry.backoff)}{codes}"
 
 
@@ -95,7 +105,7 @@ def _breaker_words(breaker: BreakerSettings | None) -> str:
     )
 
 
-def _ranges(codes: frozenset[int]) -> str:
+def ranges(codes: frozenset[int]) -> str:
     """`1,2,5-7` again."""
     parts: list[list[int]] = []
     for code in sorted(codes):

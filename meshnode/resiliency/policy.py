@@ -203,6 +203,10 @@ class Policies:
         """What holds for `app/ID`, `component/NAME[/inbound]` or `actor/TYPE`, and where it comes from."""
         return explanations.explain(self._tables, target, kind)
 
+    def rule(self, target: str, *, kind: str = "") -> Rule:
+        """The same as values; targets as in `explain`."""
+        return explanations.rule_of(self._tables, target, kind)
+
     def _app_policy(self, group: _Group, app_id: str, method: str) -> Policy:
         endpoint = f"{app_id}:{method}" if method else app_id
         target = f"app/{app_id}"

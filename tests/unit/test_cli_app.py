@@ -149,6 +149,23 @@ def test_components_check(cli: Cli, tmp_path: Path) -> None:
     assert cli("components", "check", str(file))[0] == 0
 
 
+def test_components_check_finds_all_that_a_node_would(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(
+        "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: s}\n"
+        "spec: {type: state.rediss, version: v1}\nscopes: [somebody]\n---\n"
+        "apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: r}\n"
+        "spec: {policies: {timeouts: {t: 5q}}}\n---\n"
+        "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\n"
+        "spec: {nameResolution: {component: sqlit}, api: {denied: [{name: sate, protocol: grpc}]}}\n"
+    )
+    code, _, err = cli("components", "check", str(file))
+    assert code == 2
+    for hint in ("state.redis", "is not a duration", "nameresolution.sqlite", 'did you mean "state"'):
+        assert hint in err
+    assert len(err.splitlines()) == 4
+
+
 def test_completion_scripts(cli: Cli) -> None:
     for shell in ("bash", "zsh", "fish"):
         assert "_MESHNODE_COMPLETE" in cli("completion", shell)[1]

@@ -145,6 +145,11 @@ async def test_the_policy_of_a_target_is_explained(
     assert "timeout: short, 2s per attempt" in store
     assert "retry: forever, every 5s, without limit" in store
     assert "circuit breaker: simpleCB, opens on consecutiveFailures >= 5 for 5s" in store
+    policy = (await stub.explain(admin.ExplainRequest(kind=kind.COMPONENT, name="statestore"))).policy
+    assert policy is not None
+    assert (policy.timeout, policy.sources.keys()) == (2.0, {"timeout", "retry", "breaker"})
+    assert policy.retry == admin.RetryView("forever", "constant", 5.0, 60.0, -1)
+    assert policy.breaker == admin.BreakerView("simpleCB", 1, 0.0, 5.0, "consecutiveFailures >= 5")
     assert "timeout: none" in await explain(kind.COMPONENT, "statestore", "inbound")
     assert "connecting: DaprBuiltInServiceRetries" in await explain(kind.APP, "anyone")
     assert (await explain(kind.ACTOR, "Cat")).startswith("actor type Cat")

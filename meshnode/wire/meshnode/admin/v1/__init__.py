@@ -725,7 +725,7 @@ class PolicyView(_Message):
         map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
     )
     """
-    Where each part was found: `timeout`, `retry` and `breaker` to `file:line` or the built-in's name.
+    Where `timeout`, `retry` and `breaker` come from: a resource and its target, or a default.
     """
 
     _codec = "meshnode.admin.v1._codec_admin"
