@@ -18,7 +18,7 @@ import trio
 from peers.service_rules import SERVICE
 from wire_service import SHAPES, Echo, Raw, serving
 
-from meshnode.transport import Channel, Limits, Server, open_channel
+from meshnode.transport import Channel, KeepAlive, Limits, Server, open_channel
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
@@ -146,8 +146,10 @@ class Field:
 
 
 @asynccontextmanager
-async def battlefield(service: Echo | None = None, **limits: Any) -> AsyncIterator[Field]:
-    running = serving(service or Echo(), limits=Limits(**limits))
+async def battlefield(
+    service: Echo | None = None, keepalive: KeepAlive | None = None, **limits: Any
+) -> AsyncIterator[Field]:
+    running = serving(service or Echo(), limits=Limits(**limits), keepalive=keepalive)
     async with running as (target, server), open_channel(target) as channel:
         field = Field(target, server, channel)
         await field.witness()
@@ -419,6 +421,17 @@ async def test_many_connections_that_do_nothing() -> None:
             nursery.start_soon(idle)
         for _ in range(20):
             await field.witness()
+
+
+async def test_a_client_that_is_gone_without_a_word_is_noticed_by_keepalive() -> None:
+    """Its call hangs and it answers no PING: the connection ends, and the handler with it."""
+    echo = Echo()
+    keepalive = KeepAlive(interval=0.1, patience=0.1)
+    async with battlefield(service=echo, keepalive=keepalive) as field, field.attacker() as attacker:
+        await attacker.send(request(1, "Hang"))
+        await echo.hanging.wait()
+        with trio.fail_after(10):
+            await echo.ended.wait()
 
 
 # --- draining

@@ -12,6 +12,8 @@ import trio
 from wire_peers import Peer
 from wire_service import Echo, serving
 
+from meshnode.transport import KeepAlive
+
 CLIENTS = ["client_grpcio.py", "client_grpcio_aio.py", "client_grpclib.py"]
 GRPCIO = CLIENTS[:2]
 MIB = 1024 * 1024
@@ -245,3 +247,21 @@ async def test_draining_finishes_calls_and_takes_no_more(grpcio_client: Peer) ->
             assert echo.ended.is_set()
         assert results[0]["code"] == 4
         assert (await call("Echo", b"too late", timeout=5))["code"] == 14
+
+
+async def test_keepalive_both_ways(grpcio_client: Peer) -> None:
+    """Both sides send PINGs all the time while a call says nothing: it ends by its deadline, not by them."""
+    echo = Echo()
+    pings = {
+        "grpc.keepalive_time_ms": 100,
+        "grpc.keepalive_timeout_ms": 5000,
+        "grpc.http2.max_pings_without_data": 0,
+    }
+    async with (
+        serving(echo, keepalive=KeepAlive(interval=0.05, patience=0.2)) as (target, server),
+        connected(grpcio_client, target, options=pings) as call,
+    ):
+        result = await call("Hang", timeout=1.5)
+        assert result["code"] == 4
+        assert server.connections == 1
+        assert (await call("Echo", b"same connection"))["code"] == 0
