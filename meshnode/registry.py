@@ -57,6 +57,7 @@ class Entry:
     version: str | None
     distribution: str
     point: EntryPoint | None = field(eq=False, repr=False)
+    distribution_version: str = ""
 
 
 @final
@@ -191,8 +192,10 @@ def _groups() -> list[str]:
 
 def _entry(point: EntryPoint) -> Entry:
     name, _, version = point.name.partition("/")
-    distribution = point.dist.name if point.dist is not None else "unknown distribution"
-    return Entry(point.group.removeprefix(GROUP), name, version or None, distribution, point)
+    kind = point.group.removeprefix(GROUP)
+    if point.dist is None:
+        return Entry(kind, name, version or None, "unknown distribution", point)
+    return Entry(kind, name, version or None, point.dist.name, point, point.dist.version)
 
 
 def _problem(source: Source, place: str, message: str, remedy: str = "") -> Problem:

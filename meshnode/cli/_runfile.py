@@ -7,6 +7,7 @@ long as their applications speak gRPC.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -37,7 +38,11 @@ def plans_from_file(
                 f"--{name} cannot hold for every application of a run file: say it in the file"
             )
     try:
-        file = load_run_file(path, lenient=bool(settings.get("lenient", False)))
+        lenient = bool(settings.get("lenient", False))
+        if str(path) == "-":
+            file = load_run_file(Path.cwd(), lenient=lenient, text=sys.stdin.read())
+        else:
+            file = load_run_file(path, lenient=lenient)
     except ConfigError as error:
         raise CliError("\n".join(map(str, error.problems)), code=ExitCode.USAGE) from None
     for warning in file.warnings:

@@ -19,7 +19,8 @@ GLOBAL_FLAGS: tuple[Flag, ...] = (
 )  # fmt: skip
 
 RUN_FLAGS: tuple[Flag, ...] = (
-    Flag("run-file", Kind.PATH, "Run several applications: a multi-app run file, or a folder with one.",
+    Flag("run-file", Kind.PATH,
+         "Run several applications: a multi-app run file, a folder with one, or - for standard input.",
          short="f", section=_RUN),
     Flag("dapr-http-port", Kind.PORT, "Port of the health address that some SDKs poll at start.",
          "a free one", short="H", section=_RUN),

@@ -80,8 +80,9 @@ def list_types() -> None:
 @click.option("--schema", is_flag=True, help="Its metadata's JSON Schema instead.")
 def describe_type(type: str, wanted: str, schema: bool) -> None:  # noqa: A002
     """Show the metadata that the component TYPE takes."""
+    from meshnode.cli.schema import component_type_schema
     from meshnode.errors import ConfigError
-    from meshnode.registry import Registry, describe, driver_schema
+    from meshnode.registry import Registry, describe
 
     try:
         driver = Registry.discover().driver(type, wanted)
@@ -90,7 +91,7 @@ def describe_type(type: str, wanted: str, schema: bool) -> None:  # noqa: A002
         raise UsageProblem(problem.message, problem.remedy) from None
     out = output()
     if schema:
-        out.text(json.dumps(driver_schema(driver), indent=2))
+        out.text(json.dumps(component_type_schema(type, wanted), indent=2))
         return
     rows = [attrs.asdict(row) for row in describe(driver)]
     if out.for_people:

@@ -11,10 +11,11 @@ from meshnode.cli._errors import UsageProblem, suggestion
 from meshnode.cli._output import Column
 from meshnode.cli._verb import Verb, output
 
-__all__ = ["command"]
+__all__ = ["command", "component_type_schema"]
 
 _COLUMNS = (Column("name", "NAME"), Column("what", "WHAT"))
 _ANY = "any"
+_RUN_FILE = "run-file"
 
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -26,8 +27,9 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 def command(name: str | None) -> None:
     """Print the JSON Schema (draft-07) NAME; without one, list what there is.
 
-    NAME is a resource kind, a component type (its metadata), or `any` for whatever a resource file may
-    hold. With `# yaml-language-server: $schema=FILE` as first line an editor completes and checks a file.
+    NAME is a resource kind, a component type (its metadata), `any` for whatever a resource file may hold, or
+    `run-file` for what `meshnode run -f` takes. With `# yaml-language-server: $schema=FILE` as first line an
+    editor completes and checks a file.
     """
     out = output()
     if name is None:
@@ -44,17 +46,29 @@ def _names() -> list[dict[str, str]]:
     from meshnode.config.loader import KINDS
     from meshnode.registry import Registry
 
-    rows = [{"name": _ANY, "what": "any resource"}]
+    rows = [{"name": _ANY, "what": "any resource"}, {"name": _RUN_FILE, "what": "multi-app run file"}]
     rows += [{"name": kind, "what": "resource kind"} for kind in KINDS]
     return rows + [{"name": type_, "what": "component type"} for type_ in Registry.discover().types()]
 
 
 def _schema(row: dict[str, str]) -> dict[str, Any]:
+    from meshnode.config.runfile import run_file_schema
     from meshnode.config.schema import resource_schema, resources_schema
-    from meshnode.registry import Registry, driver_schema
 
+    if row["name"] == _RUN_FILE:
+        return run_file_schema()
     if row["name"] == _ANY:
         return resources_schema()
     if row["what"] == "resource kind":
         return resource_schema(row["name"])
-    return driver_schema(Registry.discover().driver(row["name"]))
+    return component_type_schema(row["name"])
+
+
+def component_type_schema(name: str, version: str = "v1") -> dict[str, Any]:
+    """The schema of a Component of this type. Raises `ConfigError`."""
+    from meshnode.components import RESERVED_METADATA
+    from meshnode.registry import Registry, driver_schema
+
+    driver = Registry.discover().driver(name, version)
+    reserved = sorted(RESERVED_METADATA) if name.lower().startswith("state.") else ()
+    return driver_schema(driver, reserved=reserved)

@@ -52,13 +52,18 @@ def _records(app_ids: tuple[str, ...]) -> list[RunRecord]:
 
 
 def _signal(record: RunRecord) -> None:
-    """To `meshnode run` where there is one: it ends the application first, then the node."""
-    try:
-        os.kill(record.run_pid or record.pid, signal.SIGTERM)
-    except ProcessLookupError:
-        # `run` was killed: its node is still ours to end.
-        if record.run_pid is not None:
-            os.kill(record.pid, signal.SIGTERM)
+    """To `meshnode run` where there is one: it ends the application first, then the node. Where `run` was
+    killed, its node is still ours to end; one that has just gone needs nothing.
+    """
+    for pid in (record.run_pid, record.pid):
+        if pid is not None:
+            try:
+                os.kill(pid, signal.SIGTERM)
+            except ProcessLookupError:
+                continue
+            except PermissionError:
+                raise CliError(f"process {pid} of {record.app_id} is not yours to stop") from None
+            return
 
 
 async def _wait(records: list[RunRecord], seconds: float) -> list[RunRecord]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 from typing import Any
 
 import rich_click as click
@@ -52,7 +51,7 @@ def installed_drivers() -> list[dict[str, Any]]:
             "type": entry.type,
             "kind": entry.kind,
             "distribution": entry.distribution,
-            "version": metadata.version(entry.distribution),
+            "version": entry.distribution_version,
         }
         for entry in Registry.discover().entries
     ]

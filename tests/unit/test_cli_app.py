@@ -132,6 +132,16 @@ def test_config_show_names_the_source_of_every_value(
     assert cli("config", "show")[0] == 2
 
 
+def test_schemas_of_components_and_run_files(cli: Cli) -> None:
+    listed = {row["name"]: row["what"] for row in json.loads(cli("schema", "-o", "json")[1])}
+    assert listed["run-file"] == "multi-app run file"
+    assert "apps" in json.loads(cli("schema", "run-file")[1])["properties"]
+    shown = cli("components", "describe", "state.sqlite", "--schema")[1]
+    assert shown == cli("schema", "state.sqlite")[1]
+    assert "keyPrefix" in shown
+    assert "keyPrefix" not in cli("schema", "secretstores.local.env")[1]
+
+
 def test_components_check(cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "store.yaml"
     file.write_text(
