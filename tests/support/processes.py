@@ -111,11 +111,13 @@ def process(
 class Node:
     """A node process that is ready."""
 
-    def __init__(self, running: Process, port: int, internal: str) -> None:
+    def __init__(self, running: Process, event: Mapping[str, Any]) -> None:
         self.process = running
-        self.port = port
-        self.internal = internal
-        self.address = f"127.0.0.1:{port}"
+        self.addresses: list[str] = event["grpc"]
+        self.address = self.addresses[0]
+        """Of its API, as a channel takes it."""
+        self.port = 0 if self.address.startswith("unix:") else int(self.address.rpartition(":")[2])
+        self.internal: str = event["internal"]
 
 
 @contextmanager
@@ -149,7 +151,7 @@ def node(
         finally:
             os.close(write)
         event = _first_event(read, running)
-        yield Node(running, int(event["grpc"][0].rpartition(":")[2]), event["internal"])
+        yield Node(running, event)
 
 
 def surroundings_of(home: Path) -> dict[str, str]:
