@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, final
 
 import trio
 from attrs import define, field, frozen
@@ -40,6 +40,7 @@ async def lines(stream: trio.abc.ReceiveStream) -> AsyncGenerator[bytes, None]:
         yield bytes(buffer)
 
 
+@final
 @define
 class Console:
     """Where prefixed lines and our own notes go. A reader that has gone away is no error: printing stops."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, final
 
 import rich_click as click
 from click import get_current_context
@@ -57,6 +57,7 @@ def output() -> Output:
     return Output(settings.get("output", "table"), settings.get("color", "auto"))
 
 
+@final
 class Verb(click.RichCommand):
     """A command with the global options."""
 
@@ -86,6 +87,7 @@ class VerbGroup(click.RichGroup):
         return super().resolve_command(ctx, args)
 
 
+@final
 class LazyGroup(VerbGroup):
     """The top group: verbs live in modules that are imported when they are needed."""
 
@@ -104,6 +106,7 @@ class LazyGroup(VerbGroup):
         return command
 
 
+@final
 class FlagVerb(click.RichCommand):
     """A command whose flags come from a `FlagTable`, parsed by it: click makes help and completion only.
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 from attrs import define, field
 
@@ -165,6 +165,7 @@ def _reporter(descriptor: int | None) -> Report:
     return report
 
 
+@final
 @define
 class _Announcement:
     """The task status given to the node: when it has started, the run record is written and the starter is

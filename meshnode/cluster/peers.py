@@ -80,6 +80,7 @@ class PeerUnavailable(ComponentUnavailable):
     status = Status.UNAVAILABLE
 
 
+@final
 @mutable
 class _App:
     """What is known of one app id: the addresses last resolved, and the peers among

@@ -46,6 +46,7 @@ _REAL = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _SHOWN = 60
 
 
+@final
 class _Invalid:
     def __repr__(self) -> str:
         return "INVALID"

@@ -5,7 +5,7 @@ package only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, final
 
 from attrs import field, frozen
 
@@ -63,6 +63,7 @@ class Component:
         return next((item for item in reversed(self.metadata) if item.name.lower() == folded), None)
 
 
+@final
 class _ValueShape:
     """A scalar as written, or JSON; present even when it is null, which is the empty text."""
 

@@ -8,7 +8,7 @@ one's sections replace an earlier one's (`merged`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, final
 
 import attrs
 from attrs import field, frozen
@@ -135,6 +135,7 @@ class AccessControl:
     policies: tuple[AppPolicy, ...] = yaml_field("policies", "Rules by calling application.", default=())
 
 
+@final
 class _TextsShape:
     """A mapping of scalars as written; anything else becomes JSON text. Read as (name, text, line)."""
 

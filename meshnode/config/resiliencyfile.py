@@ -7,7 +7,7 @@ defined in any of the resources read together, so names are checked after the la
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, final
 
 from attrs import frozen
 
@@ -73,6 +73,7 @@ class _Name:
     line: int
 
 
+@final
 class _NameShape:
     expected = "the name of a policy"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, final
 
 import attrs
 from attrs import frozen
@@ -38,6 +38,7 @@ class _Path:
     line: int
 
 
+@final
 class _PathShape:
     expected = "a path"
 
@@ -50,6 +51,7 @@ class _PathShape:
         return {"type": "string"}
 
 
+@final
 class _PathsShape:
     """A list of paths, or one text with commas between them."""
 
@@ -67,6 +69,7 @@ class _PathsShape:
         return {"type": ["array", "string"], "items": {"type": "string"}}
 
 
+@final
 class _EnvShape:
     """A mapping of variables, or a list of such mappings, which older files of Dapr have."""
 

@@ -72,6 +72,7 @@ class BreakerSettings:
     trip_text: str = "consecutiveFailures > 5"
 
 
+@final
 @define
 class Counts:
     """What a generation has seen so far."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import betterproto2
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Message"]
 
 
+@final
 class _LazyFields:
     """Makes a generated class a dataclass when somebody asks for its fields.
 

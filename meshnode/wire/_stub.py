@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, final
 
 import trio
 from grpclib.const import Cardinality, Status
@@ -159,6 +159,7 @@ class ServiceStub:
             await responses.abandon()
 
 
+@final
 class _Responses(AsyncIterator[ResponseT]):
     """The answers of a call; one whose reader leaves before their end is cancelled, not waited for."""
 

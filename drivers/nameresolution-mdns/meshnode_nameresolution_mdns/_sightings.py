@@ -24,6 +24,7 @@ REFRESH: Final = TTL / 2
 """Seconds after which the network should be asked again about an instance that is in use."""
 
 
+@final
 @define
 class _Instance:
     type: str
