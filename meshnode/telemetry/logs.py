@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -77,6 +79,21 @@ def _logfmt(key: str, value: str) -> str:
 
 
 @final
+class _StreamHandler(logging.StreamHandler[TextIO]):
+    """A reader that goes away is no error, and no reason for a traceback with each further line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+            super().handleError(record)
+            return
+        logging.getLogger("meshnode").removeHandler(self)
+        # What the stream still holds must go somewhere, or Python complains about it at exit.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.stream.fileno())
+        os.close(nowhere)
+
+
+@final
 class LogTail(logging.Handler):
     """Keeps the latest records and hands new ones to those who watch. A slow watcher loses records, never
     the node its time.
@@ -143,6 +160,6 @@ def configure_logging(level: str, *, as_json: bool, app_id: str, instance: str, 
 
 def add_stream(stream: TextIO, *, as_json: bool, app_id: str, instance: str) -> None:
     """Send the `meshnode` loggers to one more stream."""
-    handler = logging.StreamHandler(stream)
+    handler = _StreamHandler(stream)
     handler.setFormatter(_Formatter(app_id, instance, as_json))
     logging.getLogger("meshnode").addHandler(handler)
