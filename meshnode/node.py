@@ -3,8 +3,7 @@
 Start: internal server, components, name resolution, API server, application, ready. Stop: NOT_SERVING, out
 of the name registry, no new connections; requests in flight finish within the grace period, those of other
 nodes first, because the application may need its API for them; what is left is cancelled, and a last log line
-says what happened to whom. `open_node` takes the surroundings from whoever opens it: `meshnode.process` for
-the node of a process, `meshnode.testing` for the in-process mesh.
+says what happened to whom. `meshnode.process` opens a process's node, `meshnode.testing` the in-process mesh's.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, final
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from meshnode import __version__
 from meshnode.api.admin import AdminApi, NodeFacts, NodeState
@@ -260,9 +259,9 @@ def _plan(options: NodeOptions, resources: Resources, registry: Registry, around
 
 
 def mistakes(options: NodeOptions, resources: Resources, around: Surroundings) -> Sequence[Problem]:
-    """What keeps a node with these resources from starting, as far as that can be known beforehand."""
+    """What else is wrong where some resources could not be read; policies may refer to what stands in those."""
     try:
-        _plan(options, resources, Registry.discover(), around)
+        _plan(options, evolve(resources, resiliencies=()), Registry.discover(), around)
     except ConfigError as error:
         return error.problems
     return ()

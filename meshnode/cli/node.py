@@ -146,9 +146,22 @@ def _show_problems(group: BaseExceptionGroup[Any]) -> None:
 
 def _show_failures(group: BaseExceptionGroup[Any], options: NodeOptions) -> None:
     for error in leaves(group):
-        taken = getattr(error, "errno", None) == errno.EADDRINUSE
-        hint = f"the API asked for port {options.grpc_port}; --dapr-grpc-port 0 takes a free one"
-        complain(f"meshnode node: {error}", hint if taken and options.grpc_port else "")
+        words, hint = str(error), ""
+        if isinstance(error, OSError) and error.strerror:
+            words = error.strerror  # without "[Errno 98]"
+            if error.errno == errno.EADDRINUSE:
+                hint = _free_port_hint(words, options)
+        complain(f"meshnode node: {words}", hint)
+
+
+def _free_port_hint(words: str, options: NodeOptions) -> str:
+    for flag, port in (
+        ("--dapr-grpc-port", options.grpc_port),
+        ("--dapr-internal-grpc-port", options.internal_grpc_port),
+    ):
+        if port and f":{port}:" in words:
+            return f"{flag} 0 takes a free one"
+    return ""
 
 
 def _reporter(descriptor: int | None) -> Report:

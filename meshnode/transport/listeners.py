@@ -113,11 +113,19 @@ def parse_address(address: str) -> tuple[str, int] | str:
 async def open_listeners(
     address: str, *, ssl: SSLContext | None = None, reuse_port: bool = False
 ) -> list[Listener]:
-    """Listen on every address the name stands for, all on the same port."""
+    """Listen on every address the name stands for, all on the same port. Raises OSError that names it."""
     parsed = parse_address(address)
-    if isinstance(parsed, str):
-        return [Listener(_listen_unix(parsed), ssl)]
-    host, port = parsed
+    try:
+        if isinstance(parsed, str):
+            return [Listener(_listen_unix(parsed), ssl)]
+        return await _listen_all(*parsed, ssl, reuse_port)
+    except OSError as error:
+        # The system says what is wrong, and not with which address.
+        words = error.strerror or str(error)
+        raise OSError(error.errno, f"cannot listen on {address}: {words[:1].lower()}{words[1:]}") from error
+
+
+async def _listen_all(host: str, port: int, ssl: SSLContext | None, reuse_port: bool) -> list[Listener]:
     flags = socket.AI_PASSIVE
     found = await trio.socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
     listeners: list[Listener] = []
