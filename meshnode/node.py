@@ -3,7 +3,7 @@
 Start: internal server, components, name resolution, API server, application, ready. Stop: NOT_SERVING, out
 of the name registry, no new connections; requests in flight finish within the grace period, those of other
 nodes first, because the application may need its API for them; what is left is cancelled, and a last log line
-says what happened to whom. `meshnode.process` opens a process's node, `meshnode.testing` the in-process mesh's.
+says what happened to whom. `meshnode.process` opens a process's node, `meshnode.testing` the mesh's in a test.
 """
 
 from __future__ import annotations
@@ -259,7 +259,7 @@ def _plan(options: NodeOptions, resources: Resources, registry: Registry, around
 
 
 def mistakes(options: NodeOptions, resources: Resources, around: Surroundings) -> Sequence[Problem]:
-    """What else is wrong where some resources could not be read; policies may refer to what stands in those."""
+    """What else is wrong where some resources could not be read. Policies may refer to what is in those."""
     try:
         _plan(options, evolve(resources, resiliencies=()), Registry.discover(), around)
     except ConfigError as error:
