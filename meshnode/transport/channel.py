@@ -187,7 +187,8 @@ class Channel:
         while self._state is not ChannelState.READY:
             if self._state is ChannelState.SHUTDOWN:
                 raise ConnectionLost("the channel is closed", sent=False)
-            self._wanted.set()
+            if self._state is ChannelState.IDLE:
+                self._wanted.set()
             await self._changed.park()
 
     def _become(self, state: ChannelState) -> None:
@@ -225,7 +226,8 @@ class Channel:
                 raise ConnectionLost("the channel is closed", sent=False)
             if self._state is ChannelState.TRANSIENT_FAILURE:
                 raise ConnectionLost(self._error, sent=False)
-            self._wanted.set()
+            if self._state is ChannelState.IDLE:
+                self._wanted.set()
             await self._changed.park()
 
     def _retire(self, connection: ClientConnection) -> None:
