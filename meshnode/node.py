@@ -2,8 +2,8 @@
 
 Start: internal server, components, name resolution, API server, application, ready. Stop: NOT_SERVING, out
 of the name registry, no new connections; requests in flight finish within the grace period, those of other
-nodes first, because the application may need its API for them; what is left is cancelled, and a last log line
-says what happened to whom. `meshnode.process` opens a process's node, `meshnode.testing` the mesh's in a test.
+nodes first, because the application may need its API for them; what is left is cancelled, and a last log
+says what happened to whom. `meshnode.process` opens the node of a process, `meshnode.testing` a mesh's nodes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from meshnode.surroundings import (
     open_app,
 )
 from meshnode.telemetry.logs import LogTail
-from meshnode.transport import AnyListener, Server
+from meshnode.transport import AnyListener, KeepAlive, Server
 from meshnode.unserved import remarks, without_denied
 
 __all__ = ["Node", "Surroundings", "mistakes", "open_node"]
@@ -375,7 +375,7 @@ def _surfaces(options: NodeOptions, parts: _Parts, around: Surroundings, started
     served = [dapr.handlers(), admin.handlers(), health.handlers()]
     limits = limits_of(options)
     internal = InternalApi(invocation, inner_gate, max_message=limits.message_size, access=plan.access)
-    common: dict[str, Any] = {"limits": limits, "encode_details": encode_details}
+    common: dict[str, Any] = {"limits": limits, "keepalive": KeepAlive(), "encode_details": encode_details}
     to_app, to_peers = guarded(proxy.from_peer, inner_gate), guarded(proxy.from_application, gate)
     servers.append(Server([*served, Reflection(served).handlers()], fallback=to_peers, **common))
     servers.append(Server([internal.handlers(), health.handlers()], fallback=to_app, **common))
