@@ -3,7 +3,7 @@
 Start: internal server, components, name resolution, API server, application, ready. Stop: NOT_SERVING, out
 of the name registry, no new connections; requests in flight finish within the grace period, those of other
 nodes first, because the application may need its API for them; what is left is cancelled, and a last log
-says what happened to whom. `meshnode.process` opens the node of a process, `meshnode.testing` a mesh's nodes.
+line says what happened to whom. `meshnode.process` opens a process's node, `meshnode.testing` the mesh's.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from meshnode.app import AppChannel
 from meshnode.config.nodeoptions import NodeOptions
 from meshnode.defaults import Naming
 from meshnode.telemetry.logs import LogTail
-from meshnode.transport import AnyListener, Backoff, Limits, open_channel, open_listeners
+from meshnode.transport import AnyListener, Backoff, KeepAlive, Limits, open_channel, open_listeners
 
 __all__ = ["Surroundings", "api_listeners", "asyncio_loop", "join_address", "limits_of", "open_app"]
 
@@ -91,7 +91,13 @@ async def open_app(options: NodeOptions, around: Surroundings, limits: Limits) -
     target: Any = address if around.dial is None else partial(around.dial, address)
     tls = _unverified_tls() if options.app_tls else None
     async with open_channel(
-        target, ssl=tls, authority=address, limits=limits, backoff=_APP_BACKOFF, rng=around.rng
+        target,
+        ssl=tls,
+        authority=address,
+        limits=limits,
+        backoff=_APP_BACKOFF,
+        rng=around.rng,
+        keepalive=KeepAlive(interval=300.0),
     ) as channel:
         yield AppChannel(
             channel, address=address, token=options.app_api_token, max_concurrency=options.app_max_concurrency

@@ -40,13 +40,16 @@ from meshnode.cluster._peer import Peer
 from meshnode.cluster.directory import Directory
 from meshnode.errors import ComponentUnavailable, MeshError, Status
 from meshnode.interfaces import Instance
-from meshnode.transport import DEFAULT_LIMITS, Channel, ConnectionLost, Limits, open_channel
+from meshnode.transport import DEFAULT_LIMITS, Channel, ConnectionLost, KeepAlive, Limits, open_channel
 
 __all__ = ["NoAddress", "Peer", "PeerLimits", "PeerUnavailable", "Peers", "open_peers"]
 
 Connect = Callable[[Instance], AbstractAsyncContextManager[Channel]]
 Dial = Callable[[str], Awaitable[trio.abc.Stream]]
 TLS = Callable[[Instance], ssl.SSLContext | None]
+
+_KEEPALIVE: Final = KeepAlive(interval=300.0)
+"""A call to a peer that vanished without a word ends in time; servers allow no more PINGs by default."""
 
 _log: Final = logging.getLogger("meshnode.cluster")
 
@@ -280,7 +283,9 @@ def _connect(
 ) -> AbstractAsyncContextManager[Channel]:
     target = instance.address if dial is None else partial(dial, instance.address)
     context = None if tls is None else tls(instance)
-    return open_channel(target, ssl=context, authority=instance.address, rng=rng, limits=limits)
+    return open_channel(
+        target, ssl=context, authority=instance.address, rng=rng, limits=limits, keepalive=_KEEPALIVE
+    )
 
 
 def _is_lost(error: BaseException) -> bool:

@@ -1,4 +1,6 @@
-"""A service of four methods over messages that are plain bytes, for tests that care about calls and not about what they carry."""
+"""A service of four methods over messages that are plain bytes, for tests that care about calls and not
+about what they carry.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,15 @@ Func = Callable[[Any], Awaitable[None]]
 
 
 def blob_service(
-    *, unary: Func | None = None, server: Func | None = None, client: Func | None = None, both: Func | None = None
+    *,
+    unary: Func | None = None,
+    server: Func | None = None,
+    client: Func | None = None,
+    both: Func | None = None,
 ) -> Any:
-    """An object with `__mapping__` that serves `/test.Blobs/{Unary,Server,Client,Both}` with the functions given."""
+    """An object with `__mapping__` that serves `/test.Blobs/{Unary,Server,Client,Both}` with the functions
+    given.
+    """
     given = {
         "Unary": (unary, Cardinality.UNARY_UNARY),
         "Server": (server, Cardinality.UNARY_STREAM),
