@@ -55,9 +55,19 @@ class Entry:
     kind: str
     type: str
     version: str | None
-    distribution: str
-    point: EntryPoint | None = field(eq=False, repr=False)
-    distribution_version: str = ""
+    point: EntryPoint | None = field(repr=False)
+
+    # Read when asked for: a distribution's metadata is a file to parse, and a node that starts needs none.
+    @property
+    def distribution(self) -> str:
+        """The name of what it was installed with; empty for a driver that was given."""
+        if self.point is None:
+            return ""
+        return self.point.dist.name if self.point.dist is not None else "unknown distribution"
+
+    @property
+    def distribution_version(self) -> str:
+        return "" if self.point is None or self.point.dist is None else self.point.dist.version
 
 
 @final
@@ -72,13 +82,15 @@ class Registry:
     @classmethod
     def discover(cls, drivers: Iterable[Driver[Any]] = ()) -> Registry:
         """Everything installed; `drivers` are added and win, which is how tests bring their own."""
-        found = {point for group in _groups() for point in entry_points(group=group)}
+        installed = entry_points()
+        groups = (group for group in installed.groups if group.startswith(GROUP))
+        found = {point for group in groups for point in installed.select(group=group)}
         return cls(sorted(map(_entry, found), key=lambda one: (one.type, one.version or "")), drivers)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """What is installed, by type; nothing is imported."""
-        given = (Entry(_kind(one.type), one.type, None, "", None) for one in self._given)
+        given = (Entry(_kind(one.type), one.type, None, None) for one in self._given)
         return (*given, *self._entries)
 
     def types(self, kind: str = "") -> tuple[str, ...]:
@@ -186,16 +198,9 @@ def _kind(type: str) -> str:  # noqa: A002 - the resource's own word
     return type.partition(".")[0]
 
 
-def _groups() -> list[str]:
-    return sorted(group for group in entry_points().groups if group.startswith(GROUP))
-
-
 def _entry(point: EntryPoint) -> Entry:
     name, _, version = point.name.partition("/")
-    kind = point.group.removeprefix(GROUP)
-    if point.dist is None:
-        return Entry(kind, name, version or None, "unknown distribution", point)
-    return Entry(kind, name, version or None, point.dist.name, point, point.dist.version)
+    return Entry(point.group.removeprefix(GROUP), name, version or None, point)
 
 
 def _problem(source: Source, place: str, message: str, remedy: str = "") -> Problem:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,7 +51,8 @@ not_a_driver = object()
 def point(name: str, value: str) -> Entry:
     type_name, _, version = name.partition("/")
     entry_point = EntryPoint(name, value, "meshnode.state")
-    return Entry("state", type_name, version or None, "meshnode-driver-test", entry_point)
+    vars(entry_point).update(dist=SimpleNamespace(name="meshnode-driver-test", version="1.0"))
+    return Entry("state", type_name, version or None, entry_point)
 
 
 BROKEN = point("state.broken", "meshnode_no_such_module:driver")
