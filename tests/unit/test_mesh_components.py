@@ -119,11 +119,13 @@ async def test_a_mistake_only_the_driver_can_see_is_a_mistake_in_the_resources(
     assert flaky.opens == 1
 
 
-async def test_components_close_when_the_node_ends(
+async def test_components_live_as_long_as_the_node(
     mesh: Mesh, flaky: Flaky, autojump_clock: MockClock
 ) -> None:
     two = flaky_component(name="one") + flaky_component(name="two")
     node = await mesh.start("app", resources=two)
+    await trio.sleep(3600)
+    assert flaky.closed == 0
     await node.stop()
     assert flaky.closed == 2
     other = await mesh.start("other", resources=two)

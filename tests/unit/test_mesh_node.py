@@ -14,9 +14,10 @@ from google.rpc import error_details_pb2, status_pb2
 from support.blobs import SERVICE, Blob, blob_service
 from trio.testing import MockClock
 
+from meshnode.api.health import Health
 from meshnode.config.nodeoptions import AppHealthOptions
 from meshnode.testing.mesh import Mesh, MeshNode
-from meshnode.transport import Cardinality, GRPCError, Status
+from meshnode.transport import Cardinality, GRPCError, Server, Status, open_channel
 from meshnode.wire.dapr.proto.common import v1 as common
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
 from meshnode.wire.google.protobuf import Any as Packed
@@ -458,7 +459,10 @@ async def test_a_node_that_drains_is_no_longer_found_and_serves_its_application_
         await trio.sleep(0.5)
         newcomer = await mesh.start("newcomer")
         error = await refused(unary(newcomer, "app"))
-        assert error.status is Status.UNKNOWN  # nobody of that name is registered any more
+        assert error.status is Status.UNKNOWN
+        assert (
+            error.message == "no host found with the given ID"
+        )  # nobody of that name is registered any more
     assert answers == [b"saved"]
 
 
@@ -508,13 +512,30 @@ async def test_watchers_hear_of_the_end_and_do_not_hold_it_up(mesh: Mesh, autoju
     assert "0 requests in flight" in next(m for m in messages(mesh, "app") if m.startswith("Shutting down"))
 
 
+async def test_what_becomes_ready_too_late_is_not_served_any_more(autojump_clock: MockClock) -> None:
+    node = Health()
+    node.set("", True)
+    client, server = trio.testing.memory_stream_pair()
+
+    async def dial() -> trio.abc.Stream:
+        return client
+
+    async with trio.open_nursery() as nursery, open_channel(dial, authority="x") as channel:
+        nursery.start_soon(Server([node.handlers()]).serve_connection, server)
+        stub = health.HealthStub(channel)
+        assert (await stub.check(health.HealthCheckRequest())).status == SERVING
+        node.end_watches()
+        node.set("", True)
+        assert (await stub.check(health.HealthCheckRequest())).status == NOT_SERVING
+        nursery.cancel_scope.cancel()
+
+
 async def test_health_while_the_application_is_not_there_yet(mesh: Mesh, autojump_clock: MockClock) -> None:
     """Readiness is real: the node serves, but says NOT_SERVING until its application can be called."""
     mesh.app_link("app").cut()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_start_and_leave, mesh)
         await trio.sleep(5)
-        from meshnode.transport import open_channel
 
         async def dial() -> trio.abc.Stream:
             return await mesh.network.dial("app:50001", source="")
