@@ -141,6 +141,8 @@ class ClientConnection:
                         nursery.start_soon(self._watch, self._keepalive)
                     with self._reading:
                         await self._read()
+                    with trio.move_on_after(_LINGER):
+                        await self._link.room()  # the last resets: cancelling their writer would lose them
                 nursery.cancel_scope.cancel()
             if refusal is not None:
                 raise ConnectionLost(refusal, sent=False)

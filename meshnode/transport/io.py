@@ -209,6 +209,9 @@ class StreamLink:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._lose()
                 return
+            except BaseException:
+                self._lose()  # cancelled: some of it may have been sent, so nothing may follow
+                raise
             self.unsent -= len(data)
             if not self._out:
                 self.on_flushed()

@@ -269,6 +269,8 @@ async def run_connection(service: Service, link: Link, peer: Peer, registry: set
                 nursery.start_soon(connection.watch, service.keepalive)
             await connection.read()
             connection.lose("the connection to the client is lost")
+            with trio.move_on_after(_LINGER):
+                await link.room()  # the last answers: cancelling their writer would lose them
             nursery.cancel_scope.cancel()
     finally:
         registry.discard(connection)
