@@ -458,7 +458,8 @@ async def test_a_node_that_drains_is_no_longer_found_and_serves_its_application_
         nursery.start_soon(nodes["app"].stop)
         await trio.sleep(0.5)
         newcomer = await mesh.start("newcomer")
-        error = await refused(unary(newcomer, "app"))
+        mesh.link("newcomer", "app").black_hole()  # had it the address, it would try
+        error = await refused(unary(newcomer, "app", timeout=1))
         assert error.status is Status.UNKNOWN
         assert (
             error.message == "no host found with the given ID"
