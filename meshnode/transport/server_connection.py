@@ -260,6 +260,7 @@ class ServerConnection:
 
 async def run_connection(service: Service, link: Link, peer: Peer, registry: set[ServerConnection]) -> None:
     """Serve one connection from its preface to its end; in `registry` meanwhile."""
+    cancelled = True
     try:
         async with trio.open_nursery() as nursery:
             connection = ServerConnection(service, link, peer, nursery)
@@ -272,13 +273,14 @@ async def run_connection(service: Service, link: Link, peer: Peer, registry: set
             with trio.move_on_after(_LINGER):
                 await link.room()  # the last answers: cancelling their writer would lose them
             nursery.cancel_scope.cancel()
+        cancelled = False
     finally:
         registry.discard(connection)
         connection.h2.go_away()
         connection.lose("the server is shutting down")
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _LINGER):
             await link.finish()
-            while await link.receive():
+            while not cancelled and await link.receive():
                 pass  # a socket closed with unread bytes would take our last words with it
         with trio.CancelScope(shield=True):
             await link.aclose()
