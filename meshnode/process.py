@@ -16,7 +16,7 @@ from typing import Any, final
 
 import trio
 
-from meshnode.config import Resources, load_resources
+from meshnode.config import Resources
 from meshnode.config.nodeoptions import NodeOptions, NodeStarted
 from meshnode.errors import ConfigError
 from meshnode.node import Node, Surroundings, mistakes, open_node
@@ -74,6 +74,10 @@ class _Ends:
 
 def _load(options: NodeOptions, around: Surroundings) -> Resources:
     """The resources from the files. Raises `ConfigError` with every mistake, in form and in meaning."""
+    if not (options.resources_paths or options.config_paths):
+        return Resources()
+    from meshnode.config import load_resources  # Only here: it brings the reading of YAML, 8 % of a start.
+
     try:
         return load_resources(
             options.resources_paths, options.config_paths, lenient=options.lenient, env=options.env

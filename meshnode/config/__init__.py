@@ -5,7 +5,8 @@ May import `meshnode.errors` only. The package itself imports nothing until a na
 
 How a file becomes a model, from the bottom: `_yaml` reads text into nodes that know their lines, `_shapes`
 turns nodes into attrs classes (and the same classes into JSON Schema), one module per kind holds its classes
-and its own rules, `loader` walks the folders.
+and its own rules, `loader` walks the folders. What a node keeps of them at run time (`component`,
+`configuration`, `resiliency`, `resources`) needs none of that: a node without resources never loads it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from meshnode.config.configuration import Configuration
     from meshnode.config.durations import parse_duration
     from meshnode.config.httpendpoint import HTTPEndpoint
-    from meshnode.config.loader import Resources, load_resources
+    from meshnode.config.loader import load_resources
     from meshnode.config.resiliency import Resiliency
+    from meshnode.config.resources import Resources
     from meshnode.config.secrets import resolve_metadata
     from meshnode.config.source import Source
     from meshnode.config.subscription import Subscription
@@ -44,7 +46,7 @@ _HOME = {
     "SecretKeyRef": "component",
     "Configuration": "configuration",
     "HTTPEndpoint": "httpendpoint",
-    "Resources": "loader",
+    "Resources": "resources",
     "load_resources": "loader",
     "Resiliency": "resiliency",
     "resolve_metadata": "secrets",

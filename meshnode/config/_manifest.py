@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from attrs import frozen
 
+from meshnode.config._fields import yaml_field
 from meshnode.config._scalars import Text
-from meshnode.config._shapes import yaml_field
 
 __all__ = ["API_GROUP", "ObjectMeta"]
 

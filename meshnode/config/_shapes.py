@@ -1,7 +1,7 @@
 """Shapes made of others: lists, mappings with free keys, and models, which are attrs classes.
 
-A model's attributes are made with `yaml_field`; `model(cls)` derives its shape from the annotations, so
-model, loader and JSON Schema cannot drift apart:
+A model's attributes are made with `_fields.yaml_field`; `model(cls)` derives its shape from the annotations,
+so model, loader and JSON Schema cannot drift apart:
 
     str, int, bool, float       the scalar of that type; text is taken as written: a name `y` is "y"
     tuple[T, ...]               a list
@@ -25,31 +25,16 @@ from collections.abc import Mapping
 from typing import Annotated, Any, cast, final
 
 import attrs
-from attrs import NOTHING, field, frozen
+from attrs import NOTHING, frozen
 
 from meshnode.config._problems import Report, did_you_mean
 from meshnode.config._scalars import BOOL, FLOAT, FREE, INT, INVALID, TEXT, Shape, wrong_type
 from meshnode.config._yaml import Items as ItemsNode
 from meshnode.config._yaml import Node, Table, is_null
 
-__all__ = ["Items", "Model", "TableOf", "line_field", "lines_field", "model", "yaml_field"]
+__all__ = ["Items", "Model", "TableOf", "model"]
 
 _SCALARS: Mapping[Any, Shape] = {str: TEXT, int: INT, bool: BOOL, float: FLOAT, Any: FREE}
-
-
-def yaml_field(name: str, doc: str, *, default: Any = NOTHING) -> Any:
-    """An attrs attribute with its YAML name; without `default` it is required."""
-    return field(default=default, kw_only=True, metadata={"yaml": name, "doc": doc})
-
-
-def line_field() -> Any:
-    """An `int` attribute that receives the line of the mapping it stands in."""
-    return field(default=0, kw_only=True, eq=False, repr=False, metadata={"line": True})
-
-
-def lines_field() -> Any:
-    """A mapping attribute that receives the line of each field that is given, by its YAML name."""
-    return field(factory=dict, kw_only=True, eq=False, repr=False, metadata={"lines": True})
 
 
 @final

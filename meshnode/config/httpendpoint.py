@@ -9,11 +9,12 @@ from typing import Any
 
 from attrs import field, frozen
 
+from meshnode.config._fields import line_field, yaml_field
 from meshnode.config._manifest import ObjectMeta
 from meshnode.config._problems import Report
 from meshnode.config._scalars import INVALID
-from meshnode.config._shapes import line_field, yaml_field
-from meshnode.config.component import Auth, MetadataItem, NameValue, items_from
+from meshnode.config.component import MetadataItem
+from meshnode.config.componentfile import Auth, NameValue, items_from
 from meshnode.config.source import Source
 
 __all__ = ["HTTPEndpoint", "HTTPEndpointManifest", "http_endpoint_from"]

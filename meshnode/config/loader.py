@@ -15,24 +15,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, final
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from meshnode.config._manifest import API_GROUP
 from meshnode.config._problems import Report, did_you_mean, nearest
 from meshnode.config._scalars import INVALID, describe
 from meshnode.config._shapes import model
 from meshnode.config._yaml import Node, Scalar, Table, documents, expand
-from meshnode.errors import ConfigError, Problem
+from meshnode.config.resources import Resources
+from meshnode.errors import ConfigError
 
 if TYPE_CHECKING:
-    from meshnode.config.component import Component
-    from meshnode.config.configuration import Configuration
-    from meshnode.config.httpendpoint import HTTPEndpoint
-    from meshnode.config.resiliency import Resiliency
     from meshnode.config.resiliencyfile import ResiliencyManifest
-    from meshnode.config.subscription import Subscription
 
-__all__ = ["KINDS", "Kind", "Resources", "load_resources", "load_text", "read_text"]
+__all__ = ["KINDS", "Kind", "load_resources", "load_text", "read_text"]
 
 _log = logging.getLogger("meshnode.config")
 _SUFFIXES = (".yaml", ".yml")
@@ -70,10 +66,10 @@ _V2 = "v2alpha1"
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("Component", "component", {_V1: "ComponentManifest"}, "component_from", "components"),
+        Kind("Component", "componentfile", {_V1: "ComponentManifest"}, "component_from", "components"),
         Kind(
             "Configuration",
-            "configuration",
+            "configurationfile",
             {_V1: "ConfigurationManifest"},
             "configuration_from",
             "configurations",
@@ -97,35 +93,6 @@ KINDS: Mapping[str, Kind] = {
 }
 _NOT_YET = ("MCPServer", "WorkflowAccessPolicy", "PluggableComponent")
 """Dapr's own kinds that this node does not know."""
-
-
-@frozen
-class Resources:
-    """Everything read, in the order of the files. `warnings` were logged already."""
-
-    components: tuple[Component, ...] = ()
-    configurations: tuple[Configuration, ...] = ()
-    resiliencies: tuple[Resiliency, ...] = ()
-    subscriptions: tuple[Subscription, ...] = ()
-    http_endpoints: tuple[HTTPEndpoint, ...] = ()
-    warnings: tuple[Problem, ...] = ()
-
-    def for_app(self, app_id: str, namespace: str = "") -> Resources:
-        """Only what is meant for this application: by `scopes`, and by namespace where both sides have one,
-        as in Dapr.
-        """
-
-        def meant(one: Component | Resiliency | Subscription | HTTPEndpoint) -> bool:
-            same = not (namespace and one.namespace) or one.namespace == namespace
-            return same and (not one.scopes or app_id in one.scopes)
-
-        return evolve(
-            self,
-            components=tuple(one for one in self.components if meant(one)),
-            resiliencies=tuple(one for one in self.resiliencies if meant(one)),
-            subscriptions=tuple(one for one in self.subscriptions if meant(one)),
-            http_endpoints=tuple(one for one in self.http_endpoints if meant(one)),
-        )
 
 
 def load_resources(

@@ -12,10 +12,10 @@ from typing import Annotated, Any, final
 from attrs import frozen
 
 from meshnode.config import resiliency as result
+from meshnode.config._fields import line_field, yaml_field
 from meshnode.config._manifest import ObjectMeta
 from meshnode.config._problems import Report, did_you_mean
 from meshnode.config._scalars import INVALID, Choice, Duration, Int, Number, Text, wrong_type
-from meshnode.config._shapes import line_field, yaml_field
 from meshnode.config._yaml import Node, Scalar
 from meshnode.config.cel import compile_trip
 from meshnode.config.source import Source

@@ -15,9 +15,10 @@ from typing import Annotated, Any, TypeVar, final
 import attrs
 from attrs import frozen
 
+from meshnode.config._fields import line_field, yaml_field
 from meshnode.config._problems import Report
 from meshnode.config._scalars import INVALID, Choice, Int, Text, json_text, wrong_type
-from meshnode.config._shapes import line_field, model, yaml_field
+from meshnode.config._shapes import model
 from meshnode.config._yaml import Items, Node, Scalar, Table, documents, is_null
 from meshnode.config.loader import read_text
 from meshnode.errors import ConfigError, Problem

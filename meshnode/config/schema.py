@@ -11,7 +11,7 @@ from typing import Any
 
 from meshnode.config._manifest import API_GROUP
 from meshnode.config._shapes import model
-from meshnode.config.component import ComponentManifest
+from meshnode.config.componentfile import ComponentManifest
 from meshnode.config.loader import KINDS
 from meshnode.config.options import ItemSchema
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 from attrs import field, frozen
 
+from meshnode.config._fields import line_field, yaml_field
 from meshnode.config._manifest import ObjectMeta
 from meshnode.config._problems import Report
 from meshnode.config._scalars import Int, Text
-from meshnode.config._shapes import line_field, yaml_field
 from meshnode.config.cel import compile_program
 from meshnode.config.source import Source
 

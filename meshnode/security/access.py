@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from attrs import frozen
 
 from meshnode.config._problems import did_you_mean
-from meshnode.config.configuration import API, AccessControl, APIRule
 from meshnode.config.source import Source
 from meshnode.errors import ConfigError, MeshError, NotImplementedHere, Problem, Status
+
+if TYPE_CHECKING:
+    from meshnode.config.sections import API, AccessControl, APIRule
 
 __all__ = ["AccessDenied", "AccessPolicy", "ApiRules"]
 
@@ -90,8 +92,8 @@ class ApiRules:
 
     def __init__(self, spec: API | None = None, source: Source = Source()) -> None:  # noqa: B008
         """Raises `ConfigError` for a rule about an API that does not exist: it would protect nothing."""
-        spec = spec or API()
-        rules = [rule for rule in (*spec.allowed, *spec.denied) if rule.protocol != "http"]
+        allowed, denied = (spec.allowed, spec.denied) if spec is not None else ((), ())
+        rules = [rule for rule in (*allowed, *denied) if rule.protocol != "http"]
         known = sorted(_METHODS)
         unknown = [rule.name for rule in rules if rule.name not in _METHODS]
         if unknown:
@@ -107,8 +109,8 @@ class ApiRules:
                     for name in unknown
                 ]
             )
-        self._allowed = _names(spec.allowed)
-        self._denied = _names(spec.denied)
+        self._allowed = _names(allowed)
+        self._denied = _names(denied)
 
     def __bool__(self) -> bool:
         return bool(self._allowed or self._denied)

@@ -8,7 +8,7 @@ import pytest
 from support.blobs import SERVICE, Blob, blob_service
 from trio.testing import MockClock
 
-from meshnode.config.configuration import API, AccessControl, APIRule, AppPolicy
+from meshnode.config.sections import API, AccessControl, APIRule, AppPolicy
 from meshnode.errors import ConfigError, NotImplementedHere
 from meshnode.security.access import AccessDenied, AccessPolicy, ApiRules
 from meshnode.testing.mesh import Mesh

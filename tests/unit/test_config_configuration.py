@@ -9,8 +9,9 @@ from textwrap import dedent, indent
 import pytest
 
 from meshnode.config import Configuration, load_resources
-from meshnode.config.configuration import AppPolicy, Operation, merged
+from meshnode.config.configuration import merged
 from meshnode.config.loader import load_text
+from meshnode.config.sections import AppPolicy, Operation
 from meshnode.errors import ConfigError
 
 WHOLE = """\
