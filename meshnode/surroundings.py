@@ -53,7 +53,8 @@ async def api_listeners(options: NodeOptions, around: Surroundings) -> list[AnyL
     beside the node.
     """
     if options.unix_domain_socket is not None:
-        path = options.unix_domain_socket / f"dapr-{options.app_id}-grpc.socket"
+        # Whole, because whoever is told it may work in another folder.
+        path = options.unix_domain_socket.absolute() / f"dapr-{options.app_id}-grpc.socket"
         return list(await around.listen(f"unix:{path}"))
     found: list[AnyListener] = []
     port = options.grpc_port

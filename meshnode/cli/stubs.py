@@ -49,7 +49,8 @@ def command(protos: tuple[Path, ...], out: Path, includes: tuple[Path, ...], fla
     """Generate typed client stubs and service bases from PROTO files.
 
     A stub's calls go through the mesh when its metadata says to whom: OrdersStub(channel,
-    metadata={"dapr-app-id": "order-processor"}).
+    metadata={"dapr-app-id": "order-processor"}). What is written is one package: `from stubs.orders.v1 import
+    OrdersStub`.
     """
     _require_compiler()
     from meshnode.cli._stubgen import generate
