@@ -1,4 +1,4 @@
-"""Addresses: where a server can listen and a channel can connect, and what is said of those that are wrong."""
+"""Addresses: where a server can listen and a channel connect, and what is said of those that are wrong."""
 
 from __future__ import annotations
 
