@@ -24,7 +24,7 @@ from meshnode.cluster import Peers
 from meshnode.errors import CircuitOpen, ErrorInfoDetail, InvalidArgument, MeshError
 from meshnode.resiliency import Policies
 from meshnode.telemetry.tracecontext import next_traceparent
-from meshnode.transport import GRPCError, HeaderBlock
+from meshnode.transport import ConnectionLost, GRPCError, HeaderBlock
 from meshnode.wire.dapr.proto.common import v1 as common
 from meshnode.wire.dapr.proto.internals import v1 as internals
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
@@ -156,8 +156,10 @@ class Invocation:
     async def call_application(
         self, request: internals.InternalInvokeRequest, call: Call
     ) -> internals.InternalInvokeResponse:
-        """The callee's side: AppCallback.OnInvoke. Raises `AppUnavailable` and, when the application cannot
-        be reached, `MeshError`.
+        """The callee's side: AppCallback.OnInvoke.
+
+        An application that cannot be reached has answered UNAVAILABLE, as in Dapr; only its caller's policy
+        decides whether to try again. Raises `AppUnavailable` where there is none, or one that is unhealthy.
         """
         if request.message is None:
             raise InvalidArgument("parsing InternalInvokeRequest error: Message field is nil")
@@ -168,8 +170,11 @@ class Invocation:
             raise MeshError(words, status=Status.UNAVAILABLE)
         extra = [*from_internal(request.metadata), *self._app.own_headers()]
         channel = self._app.channel
-        async with self._app.admitted():
-            answer = await call_unary(channel, _ON_INVOKE, request.message, call.deadline, extra)
+        try:
+            async with self._app.admitted():
+                answer = await call_unary(channel, _ON_INVOKE, request.message, call.deadline, extra)
+        except ConnectionLost as lost:
+            return internals.InternalInvokeResponse(status=_internal_status(lost))
         message = None
         if answer.message is not None:
             message = _decoded(common.InvokeResponse, answer.message, "the application")

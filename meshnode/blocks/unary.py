@@ -8,6 +8,7 @@ pairs, and the encoded `google.rpc.Status` of a failure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Protocol
 
 from attrs import frozen
@@ -56,12 +57,12 @@ def request_headers(
 
 
 async def call_unary(
-    channel: Channel, path: bytes, request: _Message, deadline: Deadline | None, extra: Iterable[Pair] = ()
+    channel: Channel, path: bytes, request: _Message, deadline: Deadline | None, extra: Sequence[Pair] = ()
 ) -> Answer:
     """Make the call. Raises `ConnectionLost` when no answer came; a failure that the other side answered is
     an `Answer`.
     """
-    headers = request_headers(path, channel.authority.encode(), deadline, extra)
+    headers = partial(request_headers, path, channel.authority.encode(), deadline, extra)
     response = await channel.unary_raw(headers, frame(bytes(request)))
     error = rules.result_of(response.trailers)
     if error is not None or response.frame is None:

@@ -490,3 +490,17 @@ async def _quietly(caller: MeshNode) -> None:
         await unary(caller, b"")
     except GRPCError:
         pass
+
+
+async def test_an_application_that_is_gone_has_answered_unavailable(
+    mesh: Mesh, autojump_clock: MockClock
+) -> None:
+    await mesh.start("callee", app=Echo())
+    caller = await mesh.start("caller")
+    mesh.app_link("callee").cut()
+    with pytest.raises(GRPCError) as invoked:
+        await caller.dapr.invoke_service(invocation("callee", "orders"))
+    with pytest.raises(GRPCError) as proxied_to:
+        await unary(caller, b"")
+    assert invoked.value.status is Status.UNAVAILABLE
+    assert proxied_to.value.status is Status.UNAVAILABLE
