@@ -7,6 +7,7 @@ in `_app`.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
     if args[:1] == ["node"] and not {"--help", "-h"} & set(args):
+        gc.disable()  # Nearly all that is made now stays; see meshnode.cli.node.
         from meshnode.cli.node import main as node_main
 
         sys.exit(node_main(args[1:]))

@@ -3,11 +3,16 @@
 The start-up path: flags, options, then `meshnode.process`. Readiness is reported twice on `--ready-fd`: when
 the API answers and, with an application port, when the application does. The run record exists from the
 first report until the node has ended.
+
+The garbage collector rests until the node has started, and what start-up has made is frozen then: looking at
+it while it grows is 4 % of a start, and at all of it (70,000 objects, 15 ms) again and again later would be
+pauses of requests.
 """
 
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import signal
@@ -43,6 +48,8 @@ def main(args: Sequence[str]) -> int:
         return error.code
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    finally:
+        gc.enable()
 
 
 def complain(message: str, hint: str = "") -> None:
@@ -70,8 +77,7 @@ def _run(options: NodeOptions, report: Report, run_info: dict[str, Any]) -> int:
     import trio
 
     from meshnode.errors import ConfigError, MeshError
-
-    run_node = _import_node()
+    from meshnode.process import run_node
 
     with ExitStack() as cleanup:
         announce = _Announcement(options, report, run_info, cleanup)
@@ -116,26 +122,6 @@ async def _end_with_run() -> None:
         with suppress(ProcessLookupError):
             os.killpg(app_pid, signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _import_node() -> Callable[..., Coroutine[Any, Any, int]]:
-    """The node, without pydantic.
-
-    betterproto2 imports pydantic where it is installed, for messages declared as pydantic dataclasses. None
-    of ours is, and it would be a fifth of the time until the node is ready. Drivers may import it later.
-    """
-    absent: Any = None
-    hidden = "pydantic" not in sys.modules
-    if hidden:
-        sys.modules["pydantic"] = absent
-    try:
-        import betterproto2  # noqa: F401
-    finally:
-        if hidden:
-            del sys.modules["pydantic"]
-    from meshnode.process import run_node
-
-    return run_node
 
 
 def _show_problems(group: BaseExceptionGroup[Any]) -> None:
@@ -201,3 +187,5 @@ class _Announcement:
         self._cleanup.enter_context(keep_record(record))
         event = {"event": "started", "grpc": list(value.grpc_addresses), "internal": value.internal_address}
         self._report(event | {"notes": list(value.notes)})
+        gc.freeze()
+        gc.enable()
