@@ -3,12 +3,12 @@ proxies.
 
 The layers, from the bottom; a module imports only from the layers below its own.
 
-    values     limits, guard, deadline, backoff; frames
+    values     limits, guard, deadline, backoff, history; frames
     rules      hpack; rules (gRPC's headers), fields (HTTP/2's), messages; exceptions, settings, derived
-    sans-io    h2stream; outbound, inflow, reader, control; connection
+    sans-io    h2stream; outbound, inflow, reader, control, roles; connection
     trio       io, listeners; waiting, keepalive
-    calls      raw_call, server_stream; raw_client, client_stream
-    ends       server_connection, server; client_connection, channel
+    server     raw_call, server_stream; server_connection, server
+    client     client_connection; raw_client, client_stream, channel
 
 Everything up to `connection` is without I/O: bytes in, state changes and bytes out. trio appears above it
 only (and in `deadline`, for its clock). The package imports `meshnode.errors` and nothing else of meshnode.

@@ -30,6 +30,7 @@ class Derived:
         "block",
         "content_length",
         "encoding",
+        "foreign",
         "handler",
         "head",
         "memo",
@@ -46,6 +47,7 @@ class Derived:
         self.handler: Any = None  # what the server does with such a request
         self.memo: Any = None
         """For whoever handles the request: what it wants to keep with these headers."""
+        self.foreign = False  # a response that is not gRPC's
         self.content_length = -1
         self.encoding: bytes | None = None
         self.timeout_field: bytes | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from meshnode.transport import fields, frames, rules
-from meshnode.transport.derived import Derived, derive_request
+from meshnode.transport.derived import Derived, derive_request, derived
 from meshnode.transport.exceptions import ConnectionFault, StreamFault
 from meshnode.transport.frames import ErrorCode
 from meshnode.transport.h2stream import H2Stream
@@ -39,14 +39,14 @@ def server_block(connection: Connection, flags: int, stream_id: int, encoded: by
         return
     if block is None:
         raise _too_large(stream_id)
-    derived: Derived | None = block.cache
-    if derived is None:
+    known: Derived | None = block.cache
+    if known is None:
         try:
-            derived = derive_request(block)
+            known = derive_request(block)
         except fields.MalformedHeaders as error:
             raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, str(error)) from None
     stream.headers = block
-    stream.content_left = derived.content_length
+    stream.content_left = known.content_length
     if flags & frames.END_STREAM:
         connection.end_remote(stream)
     connection.observer.request(stream)
@@ -86,13 +86,14 @@ def _response(connection: Connection, stream: H2Stream, block: HeaderBlock, flag
             fields.check_response(block)
         except fields.MalformedHeaders as error:
             raise StreamFault(stream.id, ErrorCode.PROTOCOL_ERROR, str(error)) from None
+        derived(block).foreign = not rules.is_grpc(block.get(b"content-type"))
     if block[0][1][0] == _INFORMATIONAL:  # the response is still to come
         if flags & frames.END_STREAM:
             raise StreamFault(stream.id, ErrorCode.PROTOCOL_ERROR, "informational response that ends")
         connection.control.pay_odd()
         return
     stream.headers = block
-    if not rules.is_grpc(block.get(b"content-type")):
+    if derived(block).foreign:
         stream.discarding = True  # an HTTP answer of something in between: its status is all that matters
     if flags & frames.END_STREAM:
         stream.trailers = block
