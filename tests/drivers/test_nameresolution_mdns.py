@@ -4,6 +4,7 @@ zeroconf's own stack as the peer.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import socket
 from collections.abc import Iterator
@@ -64,8 +65,12 @@ async def test_conformance(check: nameresolution.ResolverCheck) -> None:
 
 
 @pytest.fixture
-def peer() -> Iterator[zeroconf.Zeroconf]:
-    """An mDNS stack that is not ours."""
+def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[zeroconf.Zeroconf]:
+    """An mDNS stack that is not ours, in a thread of its own.
+
+    Its event loop is a plain one, also where a driver has made trio-asyncio's the default of the process.
+    """
+    monkeypatch.setattr(asyncio, "new_event_loop", asyncio.SelectorEventLoop)
     peer = zeroconf.Zeroconf(interfaces=[LOOPBACK])
     yield peer
     peer.close()
