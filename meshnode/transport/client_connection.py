@@ -141,6 +141,7 @@ class ClientConnection:
                         nursery.start_soon(self._watch, self._keepalive)
                     with self._reading:
                         await self._read()
+                    self._on_retired(self)
                     with trio.move_on_after(_LINGER):
                         await self._link.room()  # the last resets: cancelling their writer would lose them
                 nursery.cancel_scope.cancel()

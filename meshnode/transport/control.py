@@ -91,7 +91,8 @@ class Control:
             return
         self._pay(self._settings, "too many SETTINGS")
         connection = self._connection
-        for key, value in parse(data[start:end]):
+        # Of a key that is repeated only the last value has an effect; a frame full of them is an attack.
+        for key, value in dict(parse(data[start:end])).items():
             connection.outbound.apply(key, value)
         self.reply(frames.SETTINGS_ACK)
         connection.observer.slots_changed()

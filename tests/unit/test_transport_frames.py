@@ -312,6 +312,25 @@ def test_nonsense_never_raises_and_never_costs_more_than_the_limits(
         parsed(b"".join(sent_bytes).removeprefix(frames.PREFACE))  # what we answer is frames, always
 
 
+def test_a_setting_said_many_times_is_applied_once() -> None:
+    """A change of the initial window touches every stream: thousands in one frame would be an attack."""
+    applied: list[bytes] = []
+    connection = Connection(
+        client=True,
+        limits=Limits(),
+        send=lambda data, _at_once: None,
+        wake=applied.append,
+        observer=Watcher(),
+    )
+    stream = connection.open()
+    assert stream is not None
+    entries = b"".join(struct.pack(">HL", 4, size) for size in range(70_000, 72_000))
+    stream.writer = b"a task"
+    connection.receive(frames.frame(frames.FrameType.SETTINGS, 0, 0, entries), 0.0)
+    assert stream.send_window == 71_999
+    assert applied == [b"a task"]
+
+
 # --- rates
 
 
