@@ -128,7 +128,9 @@ async def test_file_that_is_not_there(tmp_path: Path) -> None:
 
 leaves = st.none() | st.booleans() | st.integers() | st.text()
 trees = st.dictionaries(
-    st.text(), st.recursive(leaves, lambda c: st.lists(c) | st.dictionaries(st.text(), c))
+    st.text(max_size=3),
+    st.recursive(leaves, lambda c: st.lists(c) | st.dictionaries(st.text(max_size=3), c), max_leaves=12),
+    max_size=4,
 )
 
 
