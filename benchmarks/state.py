@@ -9,28 +9,20 @@ message to an application that answers at once: what the call costs without a no
 from __future__ import annotations
 
 import argparse
-import random
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import trio
 from _bench.against import AGAINST, add_flags, against
-from _bench.answers import GET_STATE, SAVE_STATE
 from _bench.direct import BASELINES, direct_subjects
 from _bench.nodes import component, running_app, running_node
 from _bench.options import Options, chosen, flags, options_of, run_script
 from _bench.others import redis_program, running_redis
-from _bench.processes import Failure
 from _bench.report import Pair, publish
-from _bench.requests import Request, frame
 from _bench.rounds import Subject, measure
+from _bench.stores import fill, state_requests
 
-from meshnode.transport import open_channel, rules
-from meshnode.wire.dapr.proto.common import v1 as common
-from meshnode.wire.dapr.proto.runtime import v1 as runtime
-
-_KEYS = 64
 _STORE = "bench"
 
 
@@ -62,27 +54,12 @@ def main() -> None:
     publish("state", results, pairs, options, "of the node")
 
 
-def _requests(store: str, options: Options) -> dict[str, Request]:
-    """The same few keys over and over; every call that finds nothing would make the other ones look good."""
-    value = random.Random(1).randbytes(options.size)
-    keys = [f"order-{number}" for number in range(_KEYS)]
-    saves = [
-        bytes(runtime.SaveStateRequest(store_name=store, states=[common.StateItem(key=key, value=value)]))
-        for key in keys
-    ]
-    gets = [bytes(runtime.GetStateRequest(store_name=store, key=key)) for key in keys]
-    return {
-        "save": Request(SAVE_STATE, saves, [], options.varying),
-        "get": Request(GET_STATE, gets, [], options.varying),
-    }
-
-
 def _direct(stack: ExitStack, rows: list[str], options: Options) -> list[Subject]:
     if not any(row.split()[1] in ("direct", *BASELINES) for row in rows):
         return []
     app, address = stack.enter_context(running_app("raw", options.size))
     subjects = []
-    for verb, request in _requests(_STORE, options).items():
+    for verb, request in state_requests(_STORE, options.size, varying=options.varying).items():
         subjects += direct_subjects(stack, rows, request, app, address, options.size, prefix=f"{verb} ")
     return subjects
 
@@ -101,8 +78,8 @@ def _of_node(stack: ExitStack, folder: Path, store: str, rows: list[str], option
         running_node(f"node-{store}", folder, f"state-{store}", components={"store": text})
     )
     pids["node"] = node.program.pid
-    requests = _requests(_STORE, options)
-    trio.run(_fill, node.address, requests["save"])
+    requests = state_requests(_STORE, options.size, varying=options.varying)
+    trio.run(fill, node.address, requests["save"])
     names = {verb: f"{verb} {store}" for verb in requests}
     return [
         Subject(names[verb], node.address, request, pids, ("node",))
@@ -112,25 +89,10 @@ def _of_node(stack: ExitStack, folder: Path, store: str, rows: list[str], option
 
 
 def _against(parsed: argparse.Namespace, rows: list[str], options: Options) -> list[Subject]:
-    requests = _requests(parsed.store, options)
-    trio.run(_fill, parsed.against, requests["save"])
+    requests = state_requests(parsed.store, options.size, varying=options.varying)
+    trio.run(fill, parsed.against, requests["save"])
     named = {f"{verb} {AGAINST}": request for verb, request in requests.items()}
     return [against(parsed, name, request) for name, request in named.items() if name in rows]
-
-
-async def _fill(address: str, save: Request) -> None:
-    """Every key once, so that there is something to get."""
-    async with open_channel(address) as channel:
-        headers = [
-            (b":method", b"POST"), (b":scheme", b"http"), (b":path", save.path.encode()),
-            (b":authority", channel.authority.encode()), (b"te", b"trailers"),
-            (b"content-type", b"application/grpc"),
-        ]  # fmt: skip
-        for message in save.messages:
-            answer = await channel.unary_raw(headers, frame(message))
-            error = rules.result_of(answer.trailers)
-            if error is not None:
-                raise Failure(f"SaveState at {address}: {error.status.name} {error.message}")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from attrs import frozen
 
 from _bench.processes import Program, python, running
 
-__all__ = ["Node", "component", "running_app", "running_chain", "running_node"]
+__all__ = ["WRAPPED", "Node", "component", "running_app", "running_chain", "running_node"]
 
 _STARTING = 60.0  # seconds; a busy machine is slow
+WRAPPED = 600.0  # seconds for a program under valgrind
 
 
 @frozen
@@ -38,9 +39,9 @@ def running_node(
     wrapper: Sequence[str] = (),
 ) -> Iterator[Node]:
     """A node, ready. `folder` holds the state of all nodes that are to find one another; `components` are
-    YAML documents by file name.
+    YAML documents by file name. `wrapper` is a command that runs the node's.
     """
-    command = [*(wrapper or (sys.executable,)), "-m", "meshnode", "node", "--app-id", app_id]
+    command = [*wrapper, sys.executable, "-m", "meshnode", "node", "--app-id", app_id]
     command += ["--dapr-grpc-port", "0", "--dapr-listen-addresses", "127.0.0.1", "--log-level", "warn"]
     if app is not None:
         command += ["--app-port", app.rpartition(":")[2]]
@@ -51,11 +52,12 @@ def running_node(
             (resources / f"{name}.yaml").write_text(text, encoding="utf-8")
         command += ["--resources-path", str(resources)]
     begun = time.perf_counter()
-    with running(role, command, env=_surroundings(folder), ready_flag="--ready-fd") as program:
-        address = program.line(_STARTING)["grpc"][0]
+    env, patience = _surroundings(folder), WRAPPED if wrapper else _STARTING
+    with running(role, command, env=env, ready_flag="--ready-fd", grace=patience) as program:
+        address = program.line(patience)["grpc"][0]
         seconds = time.perf_counter() - begun
         if app is not None:
-            program.line(_STARTING)  # the application has answered, too
+            program.line(patience)  # the application has answered, too
         yield Node(program, address, seconds)
 
 
@@ -80,10 +82,11 @@ def component(name: str, type_: str, **metadata: str) -> str:
 
 
 @contextmanager
-def running_app(kind: str, size: int, role: str = "app") -> Iterator[tuple[Program, str]]:
+def running_app(kind: str, size: int, *, wrapper: Sequence[str] = ()) -> Iterator[tuple[Program, str]]:
     """The benchmark's application on one of the libraries, and its address."""
-    with running(role, python("_bench.echo", kind, "--size", str(size))) as program:
-        yield program, str(program.line(_STARTING)["address"])
+    command = [*wrapper, *python("_bench.echo", kind, "--size", str(size))]
+    with running("app", command, grace=WRAPPED) as program:
+        yield program, str(program.line(WRAPPED if wrapper else _STARTING)["address"])
 
 
 @contextmanager

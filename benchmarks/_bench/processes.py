@@ -85,9 +85,10 @@ def running(
     env: Mapping[str, str] | None = None,
     ready_flag: str | None = None,
     stdin: bool = False,
+    grace: float = _GRACE,
 ) -> Iterator[Program]:
     """The program for as long as the context is open. With `ready_flag` it is told a file descriptor to
-    report on; without, its stdout is read.
+    report on; without, its stdout is read. `grace` are the seconds it gets to end.
     """
     path = os.pathsep.join(filter(None, (str(BENCHMARKS), os.environ.get("PYTHONPATH"))))
     env = {**os.environ, "PYTHONPATH": path, **(env or {})}
@@ -105,10 +106,10 @@ def running(
                 passed.close()
                 yield Program(role, process, output, reader)
             finally:
-                _end(process)
+                _end(process, grace)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], grace: float) -> None:
     if process.stdin is not None:
         try:
             process.stdin.close()
@@ -116,7 +117,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             pass
     process.terminate()
     try:
-        process.wait(_GRACE)
+        process.wait(grace)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
