@@ -24,6 +24,8 @@ DAPR_SERVICE = "dapr.proto.runtime.v1.Dapr"
 _SERVICES = {"/v1.0/healthz": "", "/v1.0/healthz/outbound": DAPR_SERVICE}
 _MAX_HEAD = 8 * 1024
 _HEAD_SECONDS = 5
+_CHECK_SECONDS = 5
+"""A node that takes longer to say how it is, is not well."""
 _REASONS = {204: "No Content", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed",
             500: "Internal Server Error"}  # fmt: skip
 
@@ -52,8 +54,9 @@ async def answer(head: bytes, check: HealthCheck) -> bytes:
         return _response(404, "ERR_NOT_FOUND", "meshnode serves its API over gRPC only")
     if method not in ("GET", "HEAD"):
         return _response(405, "ERR_METHOD_NOT_ALLOWED", "only GET is answered here")
-    if await check(service):
-        return _response(204)
+    with trio.move_on_after(_CHECK_SECONDS):
+        if await check(service):
+            return _response(204)
     return _response(500, "ERR_HEALTH_NOT_READY", "the node is not ready")
 
 

@@ -53,6 +53,16 @@ async def test_a_node_that_is_not_ready(asked: list[str]) -> None:
     assert b"ERR_HEALTH_NOT_READY" in body
 
 
+async def test_a_node_that_does_not_answer_is_not_ready(autojump_clock: MockClock) -> None:
+    async def never(service: str) -> bool:
+        await trio.sleep_forever()
+        raise AssertionError("unreachable")
+
+    with trio.fail_after(6):
+        reply = await answer(b"GET /v1.0/healthz HTTP/1.1\r\n\r\n", never)
+    assert reply.startswith(b"HTTP/1.1 500 ")
+
+
 async def test_a_request_in_pieces_is_answered_and_the_connection_closed(asked: list[str]) -> None:
     client, server = memory_stream_pair()
     async with trio.open_nursery() as nursery:
