@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import final
 
@@ -16,6 +15,8 @@ _LISTED = 14
 
 def nearest(found: str, allowed: Iterable[str]) -> str | None:
     """The allowed name that the text was probably meant to be, compared without regard to case."""
+    import difflib  # Only a mistake needs it, and this lies on the start-up path.
+
     folded = {name.casefold(): name for name in allowed}
     matches = difflib.get_close_matches(found.casefold(), folded, n=1, cutoff=0.6)
     return folded[matches[0]] if matches else None

@@ -6,11 +6,11 @@ Durations are seconds (float). Policies are looked up by name in `policies`; tar
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 
 from attrs import field, frozen
 
+from meshnode.config.backoff import Backoff
 from meshnode.config.source import Source
 
 __all__ = [
@@ -24,11 +24,6 @@ __all__ = [
     "RetryMatching",
     "RetryPolicy",
 ]
-
-
-class Backoff(enum.Enum):
-    CONSTANT = "constant"
-    EXPONENTIAL = "exponential"
 
 
 @frozen

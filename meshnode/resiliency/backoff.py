@@ -8,11 +8,14 @@ before the spread, so a wait can exceed `max_interval` by that factor. May impor
 from __future__ import annotations
 
 import random
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from attrs import evolve, frozen
 
-from meshnode.config import resiliency as model
+from meshnode.config.backoff import Backoff as Kind
+
+if TYPE_CHECKING:
+    from meshnode.config.resiliency import RetryPolicy
 
 __all__ = ["FOREVER", "Backoff", "BackoffSettings"]
 
@@ -27,7 +30,7 @@ class BackoffSettings:
     limit; it bounds exponential policies only.
     """
 
-    kind: model.Backoff = model.Backoff.CONSTANT
+    kind: Kind = Kind.CONSTANT
     duration: float = 5.0
     initial_interval: float = 0.5
     randomization_factor: float = 0.5
@@ -41,7 +44,7 @@ class BackoffSettings:
         return self.max_retries < 0
 
     @classmethod
-    def from_policy(cls, policy: model.RetryPolicy) -> BackoffSettings:
+    def from_policy(cls, policy: RetryPolicy) -> BackoffSettings:
         """The settings behind a `retries` entry.
 
         Dapr lets an exponential policy end after 15 minutes even where it says `maxRetries: -1`; its
@@ -77,7 +80,7 @@ class Backoff:
         settings = self._settings
         if not settings.unlimited and self._retries >= settings.max_retries:
             return None
-        if settings.kind is model.Backoff.CONSTANT:
+        if settings.kind is Kind.CONSTANT:
             wait = settings.duration
         else:
             wait = self._spread()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshnode.config.resiliency import Backoff
+from meshnode.config.backoff import Backoff
 from meshnode.errors import InvalidArgument
 from meshnode.resiliency._goformat import go_duration
 from meshnode.resiliency.backoff import BackoffSettings

@@ -13,12 +13,10 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from attrs import evolve, field, frozen
 
-from meshnode.config.resiliency import Resiliency
-from meshnode.resiliency import explain as explanations
 from meshnode.resiliency._lru import Lru
 from meshnode.resiliency.breaker import Breaker, BreakerSettings, BreakerSnapshot, State
 from meshnode.resiliency.budget import RetryBudget
@@ -33,6 +31,9 @@ from meshnode.resiliency.rules import (
     default_app_rule,
 )
 from meshnode.resiliency.tables import BUILT_IN_SERVICE, RetryRule, Tables, merge
+
+if TYPE_CHECKING:
+    from meshnode.config.resiliency import Resiliency
 
 __all__ = ["NO_POLICY", "Policies", "Policy"]
 
@@ -201,11 +202,15 @@ class Policies:
 
     def explain(self, target: str, *, kind: str = "") -> list[str]:
         """What holds for `app/ID`, `component/NAME[/inbound]` or `actor/TYPE`, and where it comes from."""
-        return explanations.explain(self._tables, target, kind)
+        from meshnode.resiliency.explain import explain
+
+        return explain(self._tables, target, kind)
 
     def rule(self, target: str, *, kind: str = "") -> Rule:
         """The same as values; targets as in `explain`."""
-        return explanations.rule_of(self._tables, target, kind)
+        from meshnode.resiliency.explain import rule_of
+
+        return rule_of(self._tables, target, kind)
 
     def _app_policy(self, group: _Group, app_id: str, method: str) -> Policy:
         endpoint = f"{app_id}:{method}" if method else app_id

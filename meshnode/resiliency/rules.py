@@ -9,13 +9,15 @@ DefaultComponentOutboundRetryPolicy, DefaultComponentRetryPolicy, DefaultRetryPo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from attrs import field, frozen
 
-from meshnode.config.resiliency import PolicyNames
 from meshnode.resiliency.breaker import BreakerSettings
 from meshnode.resiliency.tables import RetryRule, Sourced, Tables
+
+if TYPE_CHECKING:
+    from meshnode.config.resiliency import PolicyNames
 
 __all__ = [
     "EMPTY_RULE",

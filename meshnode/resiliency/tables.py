@@ -7,18 +7,20 @@ and `meshnode.errors`.
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 from attrs import define, evolve, field, frozen
 
-from meshnode.config import resiliency as model
+from meshnode.config.backoff import Backoff
 from meshnode.config.cel import compile_trip
 from meshnode.errors import ConfigError, Problem
 from meshnode.resiliency.backoff import BackoffSettings
 from meshnode.resiliency.breaker import BreakerSettings, default_trip
+
+if TYPE_CHECKING:
+    from meshnode.config import resiliency as model
 
 __all__ = [
     "BUILT_IN_ACTOR",
@@ -52,9 +54,9 @@ _BUILT_IN: Mapping[str, BackoffSettings] = {
     BUILT_IN_ACTOR: BackoffSettings(duration=1.0, max_retries=3),
     BUILT_IN_ACTOR_NOT_FOUND: BackoffSettings(duration=1.0, max_retries=5),
     # No number of retries here: the elapsed time alone ends it.
-    BUILT_IN_ACTOR_REMINDER: BackoffSettings(kind=model.Backoff.EXPONENTIAL),
+    BUILT_IN_ACTOR_REMINDER: BackoffSettings(kind=Backoff.EXPONENTIAL),
     BUILT_IN_INITIALIZATION: BackoffSettings(
-        kind=model.Backoff.EXPONENTIAL, max_interval=1.0, max_elapsed=10.0, max_retries=3
+        kind=Backoff.EXPONENTIAL, max_interval=1.0, max_elapsed=10.0, max_retries=3
     ),
 }
 
@@ -179,6 +181,8 @@ def _add_targets(tables: Tables, resource: model.Resiliency, problems: list[Prob
 
 
 def _unknown_names(tables: Tables, resource: model.Resiliency) -> Iterable[Problem]:
+    import difflib  # Only a resource needs it, and this lies on the start-up path.
+
     for where, names in _named(resource):
         for key, section, name, known in (
             ("timeout", "timeouts", names.timeout, tables.timeouts.keys()),
