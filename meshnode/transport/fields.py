@@ -13,11 +13,13 @@ Sans-io; imports `hpack` from its own package.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from meshnode.transport.hpack import HeaderBlock
 
 __all__ = ["MalformedHeaders", "check_request", "check_response", "check_trailers", "content_length"]
+
+Names = tuple[bytes, ...]
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _HOP_BY_HOP: Final = frozenset(
@@ -27,10 +29,16 @@ _REQUEST: Final = frozenset({b":method", b":scheme", b":path"})
 _REQUEST_ALL: Final = _REQUEST | {b":authority"}
 _KEPT_NAMES: Final = 1024
 _KEPT_LAYOUTS: Final = 512
-Names = tuple[bytes, ...]
-_good_layouts: dict[Names, int] = {}  # names found correct before -> pseudo-headers; bounded
-_good_requests: set[Names] = set()  # those that can open a request; bounded
+_layouts: dict[Names, Layout] = {}  # names found correct before, in their order; bounded by _KEPT_LAYOUTS
 _good_names: set[bytes] = set()  # regular names found correct before; bounded by _KEPT_NAMES
+
+
+class Layout(NamedTuple):
+    """What the names of a section, in their order, say about it."""
+
+    pseudo: int  # how many pseudo-header fields lead it
+    request: bool  # whether these are a request's
+    te: bool  # whether there is one to look at
 
 
 class MalformedHeaders(ValueError):
@@ -41,16 +49,9 @@ def check_request(block: HeaderBlock) -> None:
     """Raise MalformedHeaders unless the block can open a request."""
     if block.verdict is check_request:
         return
-    names, pseudo = _check_section(block)
-    if names not in _good_requests:
-        found = set(names[:pseudo])
-        if len(found) != pseudo or not _REQUEST <= found <= _REQUEST_ALL:
-            raise MalformedHeaders("request with missing, repeated or unknown pseudo-header fields")
-        if names in _good_layouts:
-            if len(_good_requests) >= _KEPT_LAYOUTS:
-                _good_requests.clear()
-            _good_requests.add(names)
-    if not block.get(b":path"):
+    if not _check_section(block).request:
+        raise MalformedHeaders("request with missing, repeated or unknown pseudo-header fields")
+    if not block.map[b":path"]:
         raise MalformedHeaders("request with an empty :path")
     block.verdict = check_request
 
@@ -59,7 +60,7 @@ def check_response(block: HeaderBlock) -> None:
     """Raise MalformedHeaders unless the block can open a response."""
     if block.verdict is check_response:
         return
-    _, pseudo = _check_section(block)
+    pseudo = _check_section(block).pseudo
     status = block.get(b":status", b"") or b""
     if pseudo != 1 or len(status) != 3 or not status.isdigit():
         raise MalformedHeaders("response without exactly one :status")
@@ -70,7 +71,7 @@ def check_trailers(block: HeaderBlock) -> None:
     """Raise MalformedHeaders unless the block can end a request or response."""
     if block.verdict is check_trailers:
         return
-    if _check_section(block)[1]:
+    if _check_section(block).pseudo:
         raise MalformedHeaders("pseudo-header field in a trailer section")
     block.verdict = check_trailers
 
@@ -85,23 +86,21 @@ def content_length(block: HeaderBlock) -> int | None:
     return int(value)
 
 
-def _check_section(block: HeaderBlock) -> tuple[Names, int]:
-    """Check what every section must keep to; answers its names and how many pseudo-header fields lead it."""
+def _check_section(block: HeaderBlock) -> Layout:
+    """Check what every section must keep to."""
     names: Names
     names, values = zip(*block, strict=True) if block else ((), ())
-    pseudo = _good_layouts.get(names)
-    if pseudo is None:
-        pseudo = _check_layout(names)
+    layout = _layouts.get(names) or _check_layout(names)
     joined = b"".join(values)
     if len(joined.translate(None, b"\0\r\n")) != len(joined):
         raise MalformedHeaders("field value with NUL, CR or LF")
-    if b"te" in names and block.get(b"te") != b"trailers":
+    if layout.te and block.get(b"te") != b"trailers":
         raise MalformedHeaders("te may only say trailers")
-    return names, pseudo
+    return layout
 
 
-def _check_layout(names: Names) -> int:
-    """Check the names. Peers repeat theirs in the same order, so the verdict is kept: 1 µs each."""
+def _check_layout(names: Names) -> Layout:
+    """Check the names. Peers repeat theirs in the same order, so the verdict is kept: it saves 2 µs each."""
     pseudo = 0
     for position, name in enumerate(names):
         if name[:1] == b":":
@@ -110,11 +109,14 @@ def _check_layout(names: Names) -> int:
             pseudo += 1
         elif name not in _good_names:
             _check_name(name)
+    found = set(names[:pseudo])
+    request = len(found) == pseudo and _REQUEST <= found <= _REQUEST_ALL
+    layout = Layout(pseudo, request, b"te" in names)
     if len(names) <= 32 and all(len(name) <= 64 for name in names):
-        if len(_good_layouts) >= _KEPT_LAYOUTS:
-            _good_layouts.clear()
-        _good_layouts[names] = pseudo
-    return pseudo
+        if len(_layouts) >= _KEPT_LAYOUTS:
+            _layouts.clear()
+        _layouts[names] = layout
+    return layout
 
 
 def _check_name(name: bytes) -> None:
