@@ -208,7 +208,7 @@ def _paths(value: str | list[str], flag: Flag) -> tuple[Any, ...]:
 
 
 def _quantity(value: str | list[str], flag: Flag) -> int:
-    from meshnode.cli._quantity import parse_quantity
+    from meshnode.config.quantity import parse_quantity
 
     return parse_quantity(_one(value))
 

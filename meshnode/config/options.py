@@ -12,7 +12,6 @@ import enum
 import functools
 import json
 import logging
-import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ from attrs import NOTHING, frozen
 from meshnode.config._problems import did_you_mean, nearest, options_text
 from meshnode.config.component import Component, MetadataItem
 from meshnode.config.durations import SECONDS, format_duration, parse_duration
+from meshnode.config.quantity import parse_quantity
 from meshnode.config.source import Source
 from meshnode.errors import ConfigError, Problem
 
@@ -35,8 +35,6 @@ T = TypeVar("T")
 _log = logging.getLogger("meshnode.registry")
 _TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
 _FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
-_SIZE = re.compile(r"([-+]?[0-9]{1,18})(k|M|G|T|Ki|Mi|Gi|Ti)?")
-_SIZES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _HIDDEN = "the value"
 
 
@@ -277,13 +275,6 @@ def _bool(text: str) -> bool:
     return word in _TRUE
 
 
-def _int(text: str) -> int:
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(text)
-    return int(match[1]) * _SIZES.get(match[2] or "", 1)
-
-
 def _timedelta(text: str) -> timedelta:
     try:
         return timedelta(seconds=parse_duration(text.strip(), bare=SECONDS))
@@ -311,7 +302,7 @@ def _words(text: str) -> tuple[str, ...]:
 _PARSERS: Mapping[Any, Callable[[str], Any]] = {
     str: str,
     bool: _bool,
-    int: _int,
+    int: parse_quantity,
     float: float,
     timedelta: _timedelta,
 }

@@ -1,11 +1,13 @@
-"""Sizes as Kubernetes writes them: `4Mi`, `16Ki`, `1500k`, `4194304`, `-1` for no limit."""
+"""Sizes as Kubernetes writes them: `4Mi`, `16Ki`, `1500k`, `4194304`, `-1` for no limit. Imports nothing of
+meshnode.
+"""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
 
-__all__ = ["format_quantity", "parse_quantity"]
+__all__ = ["parse_quantity"]
 
 _UNITS = {
     "": 1,
@@ -18,7 +20,7 @@ _UNITS = {
     "Gi": 1 << 30,
     "Ti": 1 << 40,
 }
-_SHAPE = re.compile(r"(-?[0-9]{1,20}(?:\.[0-9]{1,20})?)([A-Za-z]*)")
+_SHAPE = re.compile(r"([-+]?[0-9]{1,20}(?:\.[0-9]{1,20})?)([A-Za-z]*)")
 
 
 def parse_quantity(text: str) -> int:
@@ -33,11 +35,3 @@ def parse_quantity(text: str) -> int:
     if size.denominator != 1:
         raise ValueError(f"{text!r} is not a whole number of bytes")
     return int(size)
-
-
-def format_quantity(size: int) -> str:
-    """The shortest exact form with a binary unit."""
-    for unit in ("Ti", "Gi", "Mi", "Ki"):
-        if size and size % _UNITS[unit] == 0:
-            return f"{size // _UNITS[unit]}{unit}"
-    return str(size)
