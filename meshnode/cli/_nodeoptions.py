@@ -44,8 +44,7 @@ _DIRECT = {
 
 def node_options(settings: Resolved, env: Mapping[str, str]) -> NodeOptions:
     """Build the options; raises `UsageProblem` where values do not fit together."""
-    if not settings.get("app-id"):
-        raise UsageProblem("--app-id is needed: it is the application's name in the mesh")
+    _check_app_id(settings.get("app-id", ""))
     fields: dict[str, Any] = {
         field: settings.get(flag) for flag, field in _DIRECT.items() if flag in settings
     }
@@ -59,6 +58,17 @@ def node_options(settings: Resolved, env: Mapping[str, str]) -> NodeOptions:
         )
     fields["unused_flags"] = tuple(f"--{name}" for name in UNUSED_FLAGS if name in settings)
     return NodeOptions(**fields, **_environment(env))
+
+
+def _check_app_id(app_id: str) -> None:
+    """A dot would begin the namespace when others call it, `||` end the prefix of a state key; others could
+    not stand in the name of a log file.
+    """
+    if not app_id:
+        raise UsageProblem("--app-id is needed: it is the application's name in the mesh")
+    wrong = sorted({char for char in app_id if char in "./\\|" or not char.isprintable() or char.isspace()})
+    if wrong:
+        raise UsageProblem(f"--app-id: {app_id!r} has {wrong[0]!r} in it, which an app id cannot have")
 
 
 def _application(settings: Resolved) -> dict[str, Any]:

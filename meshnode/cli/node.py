@@ -135,6 +135,8 @@ def _show_failures(group: BaseExceptionGroup[Any], options: NodeOptions) -> None
         words, hint = str(error), ""
         if isinstance(error, OSError) and error.strerror:
             words = error.strerror  # without "[Errno 98]"
+            if error.filename is not None:
+                words = f"{error.filename}: {words}"
             if error.errno == errno.EADDRINUSE:
                 hint = _free_port_hint(words, options)
         complain(f"meshnode node: {words}", hint)

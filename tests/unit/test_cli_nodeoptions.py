@@ -71,6 +71,10 @@ def test_body_size(word: str, size: int | None) -> None:
     ("words", "message"),
     [
         ("", "--app-id is needed"),
+        ("--app-id=a.b", "'a.b' has '.' in it"),
+        ("--app-id=../a", "has '.' in it"),
+        ("--app-id=a||b", "has '|' in it"),
+        ("--app-id=a\x1b", "in it, which an app id cannot have"),
         ("--app-id=a --app-protocol=http", "the node speaks gRPC only, to the application too"),
         ("--app-id=a --app-protocol=grcp", "'grcp' is not one of grpc, grpcs"),
         ("--app-id=a --app-max-concurrency=0", "would let nothing through"),
