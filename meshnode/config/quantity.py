@@ -1,11 +1,10 @@
 """Sizes as Kubernetes writes them: `4Mi`, `16Ki`, `1500k`, `4194304`, `-1` for no limit. Imports nothing of
-meshnode.
+meshnode, and no fractions: on the start-up path.
 """
 
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 
 __all__ = ["parse_quantity"]
 
@@ -31,7 +30,8 @@ def parse_quantity(text: str) -> int:
     number, unit = match.groups()
     if unit not in _UNITS:
         raise ValueError(f"{text!r} is a size in no known unit; the units are {', '.join(_UNITS)[2:]}")
-    size = Fraction(number) * _UNITS[unit]
-    if size.denominator != 1:
+    whole, _, decimals = number.partition(".")
+    size, rest = divmod(int(whole + decimals) * _UNITS[unit], 10 ** len(decimals))
+    if rest:
         raise ValueError(f"{text!r} is not a whole number of bytes")
-    return int(size)
+    return size
