@@ -31,7 +31,8 @@ def parse_quantity(text: str) -> int:
     if unit not in _UNITS:
         raise ValueError(f"{text!r} is a size in no known unit; the units are {', '.join(_UNITS)[2:]}")
     whole, _, decimals = number.partition(".")
-    size, rest = divmod(int(whole + decimals) * _UNITS[unit], 10 ** len(decimals))
+    scale: int = 10 ** len(decimals)
+    size, rest = divmod(int(whole + decimals) * _UNITS[unit], scale)
     if rest:
         raise ValueError(f"{text!r} is not a whole number of bytes")
     return size
