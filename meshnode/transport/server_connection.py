@@ -62,14 +62,14 @@ class Service:
 
 @final
 class ServerConnection:
-    """The connection's Observer, and what its calls need of it. Lives inside `run_connection`, as its nursery
-    does.
+    """The connection's Observer, and what its calls need of it. Lives inside `run_connection`, whose nursery
+    holds the requests' tasks.
     """
 
     __slots__ = (
         "_limits",
         "_link",
-        "_nursery",
+        "_opened",
         "_pinger",
         "_reading",
         "_service",
@@ -83,11 +83,11 @@ class ServerConnection:
         "peer",
     )
 
-    def __init__(self, service: Service, link: Link, peer: Peer, nursery: trio.Nursery) -> None:
+    def __init__(self, service: Service, link: Link, peer: Peer) -> None:
         self._service = service
         self._limits = service.limits
         self._link = link
-        self._nursery = nursery
+        self._opened: list[tuple[RawCall, H2Stream]] = []  # by the bytes just read; `read` starts their tasks
         self._unsent_limit = service.limits.unsent_bytes
         self._reading = trio.CancelScope()
         self.peer = peer
@@ -108,7 +108,7 @@ class ServerConnection:
         """A client opened a stream."""
         call = stream.owner = RawCall(self, stream)
         self.in_flight += 1
-        self._nursery.start_soon(self._serve, call, stream, name=_TASK_NAME)
+        self._opened.append((call, stream))
 
     def aborted(self, stream: H2Stream) -> None:
         """The client reset the stream or is gone: whoever works on the call can stop."""
@@ -140,9 +140,9 @@ class ServerConnection:
 
     # --- the connection
 
-    async def read(self) -> None:
-        """Feed the connection until it ends, for whatever reason."""
-        h2, link, scope, limits = self.h2, self._link, self._reading, self._limits
+    async def read(self, nursery: trio.Nursery) -> None:
+        """Feed the connection until it ends, for whatever reason; requests get their tasks in `nursery`."""
+        h2, link, scope, limits, opened = self.h2, self._link, self._reading, self._limits, self._opened
         receive, now = link.receive, trio.current_time
         scope.deadline = now() + limits.handshake_seconds
         watched = True  # whether a deadline is set
@@ -152,6 +152,10 @@ class ServerConnection:
                 if not data:
                     return
                 h2.receive(data, now())
+                if opened:
+                    for call, stream in opened:
+                        nursery.start_soon(self._serve, call, stream, name=_TASK_NAME)
+                    opened.clear()
                 if not h2.greeted:
                     continue
                 if h2.mid_frame:
@@ -261,14 +265,14 @@ class ServerConnection:
 async def run_connection(service: Service, link: Link, peer: Peer, registry: set[ServerConnection]) -> None:
     """Serve one connection from its preface to its end; in `registry` meanwhile."""
     cancelled = True
+    connection = ServerConnection(service, link, peer)
     try:
         async with trio.open_nursery() as nursery:
-            connection = ServerConnection(service, link, peer, nursery)
             registry.add(connection)
             nursery.start_soon(link.write_loop)
             if service.keepalive is not None:
                 nursery.start_soon(connection.watch, service.keepalive)
-            await connection.read()
+            await connection.read(nursery)
             connection.lose("the connection to the client is lost")
             with trio.move_on_after(_LINGER):
                 await link.room()  # the last answers: cancelling their writer would lose them
