@@ -182,13 +182,18 @@ def describe(driver: Driver[Any]) -> tuple[OptionRow, ...]:
 
 
 def driver_schema(driver: Driver[Any], *, reserved: Iterable[str] = ()) -> dict[str, Any]:
-    """JSON Schema (draft-07) of a Component resource of this driver's type.
+    """JSON Schema (draft-07) of the resource that asks for this driver: a Component of its type, or for name
+    resolution a Configuration.
 
     `reserved` names the metadata that the node itself looks at, which may stand there besides.
     """
-    from meshnode.config.schema import component_schema  # Needs every kind's module; a node does not.
+    # Needs every kind's module; a node does not.
+    from meshnode.config.schema import component_schema, name_resolution_schema
 
     items = item_schemas(driver.metadata)
+    if _kind(driver.type) == "nameresolution":
+        component = driver.type.partition(".")[2]
+        return name_resolution_schema(component, driver.versions, driver.summary, items)
     if names := tuple(reserved):
         items.append(ItemSchema(names, {"description": "For the node, not for the driver."}, required=False))
     return component_schema(driver.type, driver.versions, driver.summary, items)

@@ -15,7 +15,7 @@ from meshnode.config.componentfile import ComponentManifest
 from meshnode.config.loader import KINDS
 from meshnode.config.options import ItemSchema
 
-__all__ = ["DRAFT", "component_schema", "resource_schema", "resources_schema"]
+__all__ = ["DRAFT", "component_schema", "name_resolution_schema", "resource_schema", "resources_schema"]
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
@@ -65,6 +65,29 @@ def component_schema(
         spec["metadata"]["allOf"] = required
         schema["properties"]["spec"]["required"] = ["type", "metadata"]
     return {"$schema": DRAFT, "title": f"Component {type_name}", **schema}
+
+
+def name_resolution_schema(
+    component: str, versions: Sequence[str], summary: str, items: Iterable[ItemSchema]
+) -> dict[str, Any]:
+    """A Configuration that chooses this way of finding other nodes: its settings by name."""
+    known = list(items)
+    settings = {
+        "type": "object",
+        "properties": {name: dict(item.value) for item in known for name in item.names},
+        "additionalProperties": False,
+        "allOf": [
+            {"anyOf": [{"required": [name]} for name in item.names]} for item in known if item.required
+        ],
+    }
+    schema = _manifest_schema(KINDS["Configuration"].manifest("v1alpha1"), "Configuration", "v1alpha1")
+    chosen = schema["properties"]["spec"]["properties"]["nameResolution"]
+    chosen["properties"] |= {
+        "component": {"const": component, "description": summary},
+        "version": {"enum": list(versions), "default": versions[0]},
+        "configuration": {name: value for name, value in settings.items() if value != []},
+    }
+    return {"$schema": DRAFT, "title": f"Configuration with nameResolution {component}", **schema}
 
 
 def _entry_schema(entry: Mapping[str, Any], item: ItemSchema) -> dict[str, Any]:

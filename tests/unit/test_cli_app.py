@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from meshnode import __version__
@@ -140,6 +141,30 @@ def test_schemas_of_components_and_run_files(cli: Cli) -> None:
     assert shown == cli("schema", "state.sqlite")[1]
     assert "keyPrefix" in shown
     assert "keyPrefix" not in cli("schema", "secretstores.local.env")[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "right"),
+    [
+        ({"connectionString": "n.db", "updateInterval": "5s"}, True),
+        ({"url": "n.db"}, True),
+        ({"updateInterval": "5s"}, False),
+        ({"connectionString": "n.db", "updateIntervall": "5s"}, False),
+    ],
+)
+def test_the_schema_of_a_name_resolution_is_a_configuration_s(
+    cli: Cli, settings: dict[str, str], right: bool
+) -> None:
+    schema = json.loads(cli("schema", "nameresolution.sqlite")[1])
+    chosen = {"component": "sqlite", "version": "v1", "configuration": settings}
+    resource = {
+        "apiVersion": "dapr.io/v1alpha1",
+        "kind": "Configuration",
+        "metadata": {"name": "c"},
+        "spec": {"nameResolution": chosen},
+    }
+    jsonschema.Draft7Validator.check_schema(schema)
+    assert jsonschema.Draft7Validator(schema).is_valid(resource) is right
 
 
 def test_components_check(cli: Cli, tmp_path: Path) -> None:
