@@ -37,6 +37,11 @@ _REPLAY_LIMIT = 256 * 1024
 repeated.
 """
 
+_NO_APP_ID = "cannot proxy request: missing dapr-callee-app-id or dapr-app-id metadata"
+"""What Dapr 1.18.3 answers. (Older ones had another sentence, by which SDKs knew a method of Dapr's that was
+missing; of those ours answers UNIMPLEMENTED, which they know too.)
+"""
+
 # Replaced or dropped on each hop. The API token is between an application and its own node.
 _HOP = frozenset(
     {b":method", b":scheme", b":path", b":authority", b"te", b"content-type", b"grpc-timeout"}
@@ -143,11 +148,7 @@ class Proxy:
         """
         to = raw.headers.get(b"dapr-app-id") or raw.headers.get(b"dapr-callee-app-id")
         if not to:
-            # The SDKs recognise this sentence and fall back to an older method.
-            raise MeshError(
-                "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found",
-                status=Status.UNKNOWN,
-            )
+            raise MeshError(_NO_APP_ID, status=Status.UNKNOWN)
         name = to.decode("utf-8", "replace")
         target = parse_target(name, self._own.namespace)
         if target == self._own:
@@ -171,10 +172,7 @@ class Proxy:
         """A call that another node forwards to the application beside this one."""
         to = raw.headers.get(b"dapr-callee-app-id") or raw.headers.get(b"dapr-app-id")
         if not to:
-            raise MeshError(
-                "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found",
-                status=Status.UNKNOWN,
-            )
+            raise MeshError(_NO_APP_ID, status=Status.UNKNOWN)
         if parse_target(to.decode("utf-8", "replace"), self._own.namespace).app_id != self._own.app_id:
             # Its address book is out of date; UNAVAILABLE lets it look again. Passing the call on could go
             # round in circles.

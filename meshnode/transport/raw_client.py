@@ -245,11 +245,6 @@ class RawClientCall:
         return _trailers_of(self._stream)
 
     @property
-    def has_headers(self) -> bool:
-        """Whether the response headers are here."""
-        return self._stream.headers is not None
-
-    @property
     def has_ended(self) -> bool:
         """Whether the response has ended, or the call was lost."""
         return self._stream.remote_ended

@@ -94,7 +94,7 @@ async def test_a_foreign_method_without_an_app_id_says_what_is_missing(
 ) -> None:
     caller = await mesh.start("caller")
     with pytest.raises(
-        GRPCError, match="required metadata dapr-callee-app-id or dapr-app-id not found"
+        GRPCError, match="cannot proxy request: missing dapr-callee-app-id or dapr-app-id metadata"
     ) as caught:
         async with caller.channel.request(SERVICE + "Unary", Cardinality.UNARY_UNARY, Blob, Blob) as stream:
             await stream.send_message(Blob(b""), end=True)
