@@ -49,7 +49,7 @@ def redis() -> None:
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     run(["apt-get", "update", "-qq"], env=quiet)
     run(
-        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "redis-server", "redis-sentinel"],
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "redis-server"],
         env=quiet,
     )
 
