@@ -107,9 +107,7 @@ class ComponentHost:
         self._lenient = lenient
 
     def plan(self, components: Sequence[Component]) -> list[Planned]:
-        """The components that this node loads, secret stores first. Raises `ConfigError` with every unknown
-        type.
-        """
+        """The components that this node loads, secret stores first. Raises `ConfigError`: every problem."""
         planned: list[Planned] = []
         problems: list[Problem] = []
         for component in components:

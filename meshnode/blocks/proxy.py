@@ -24,7 +24,7 @@ from meshnode.blocks.invocation import Target, parse_target
 from meshnode.blocks.scoped import scoped_stream
 from meshnode.cluster import LookupFailed, Peer, Peers
 from meshnode.errors import MeshError
-from meshnode.resiliency import Policies
+from meshnode.resiliency import Policies, unwrap
 from meshnode.security.access import AccessPolicy
 from meshnode.telemetry.tracecontext import next_traceparent
 from meshnode.transport import Channel, GRPCError, HeaderBlock, ProtocolError, RawCall, RawClientCall, rules
@@ -235,10 +235,17 @@ class Proxy:
             finally:
                 out.close()
             return
-        async with out, trio.open_nursery() as nursery:
-            nursery.start_soon(_send_requests, requests, out)
-            await self._answer(raw, requests, out, commit)
-            nursery.cancel_scope.cancel()  # the callee is done: nothing more of the caller's is wanted
+        try:
+            async with out, trio.open_nursery() as nursery:
+                nursery.start_soon(_send_requests, requests, out)
+                await self._answer(raw, requests, out, commit)
+                nursery.cancel_scope.cancel()  # the callee is done: nothing more of the caller's is wanted
+        except ExceptionGroup as group:
+            # A lone error has to leave as itself: who is above looks for `_CalleeFailed` and `ConnectionLost`.
+            error = unwrap(group)
+            if error is group:
+                raise
+            raise error from error.__cause__
 
     async def _answer(
         self, raw: RawCall, requests: _Requests, out: RawClientCall, commit: Callable[[], None]

@@ -139,6 +139,30 @@ async def test_proxied_calls_carry_metadata_trailers_status_and_details(
     assert seen["traceparent"].startswith("00-")
 
 
+@pytest.mark.parametrize("policies", ["", RETRIES % "timeout: short"])
+async def test_a_stream_refused_before_its_first_message_comes_back_unchanged(
+    mesh: Mesh, autojump_clock: MockClock, policies: str
+) -> None:
+    async def refuse(stream: Any) -> None:
+        await stream.recv_message()
+        await stream.send_trailing_metadata(
+            status=Status.ABORTED,
+            status_message="no",
+            status_details=b"\x08\x0a",
+            metadata={"why": "because"},
+        )
+
+    await mesh.start("callee", app=blob_service(both=refuse))
+    caller = await mesh.start("caller", resources=policies)
+    async with proxied(caller, "Both", Cardinality.STREAM_STREAM) as stream:
+        await stream.send_message(Blob(b"one of many"))
+        with pytest.raises(GRPCError, match="no") as caught:
+            await stream.recv_message()
+        assert stream.trailing_metadata["why"] == "because"
+    assert caught.value.status is Status.ABORTED
+    assert caught.value.details == b"\x08\x0a"
+
+
 async def test_all_cardinalities_are_proxied(mesh: Mesh, autojump_clock: MockClock) -> None:
     async def one(stream: Any) -> None:
         await stream.send_message(Blob((await stream.recv_message()) + b"!"))
