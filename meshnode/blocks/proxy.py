@@ -241,7 +241,7 @@ class Proxy:
                 await self._answer(raw, requests, out, commit)
                 nursery.cancel_scope.cancel()  # the callee is done: nothing more of the caller's is wanted
         except ExceptionGroup as group:
-            # A lone error has to leave as itself: who is above looks for `_CalleeFailed` and `ConnectionLost`.
+            # A lone error has to leave as itself: callers look for `_CalleeFailed` and `ConnectionLost`.
             error = unwrap(group)
             if error is group:
                 raise
