@@ -180,17 +180,22 @@ class SwapsAnswers(Wrapper):
 
 
 class DiesOfCancellation(Wrapper):
-    """A cancelled call leaves a lock behind."""
+    """A call that is cancelled, wherever it was, leaves the store locked for ever."""
 
     def __init__(self):
         super().__init__()
-        self.lock = trio.Semaphore(1)
+        self.stuck = False
 
     async def set(self, request):
-        await self.lock.acquire()
-        await trio.sleep(0.001)
-        await super().set(request)
-        self.lock.release()
+        if self.stuck:
+            await trio.sleep_forever()
+        done = False
+        try:
+            await trio.sleep(0.001)
+            await super().set(request)
+            done = True
+        finally:
+            self.stuck |= not done
 
 
 class IgnoresPrefix(Wrapper):
