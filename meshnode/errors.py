@@ -18,6 +18,8 @@ from grpclib.const import Status
 __all__ = [
     "DOMAIN",
     "BadRequestDetail",
+    "BindingError",
+    "BulkPublishError",
     "BulkStateError",
     "CircuitOpen",
     "ComponentError",
@@ -30,6 +32,7 @@ __all__ = [
     "MeshError",
     "NotImplementedHere",
     "Problem",
+    "PubSubError",
     "ResourceInfoDetail",
     "StateError",
     "Status",
@@ -132,6 +135,24 @@ class BulkStateError(StateError):
     def __init__(self, failures: Mapping[int, StateError]) -> None:
         super().__init__("; ".join(dict.fromkeys(str(error) for error in failures.values())))
         self.failures: Mapping[int, StateError] = dict(failures)
+
+
+class PubSubError(ComponentError):
+    """A broker refused or failed a publication or a subscription."""
+
+
+class BulkPublishError(PubSubError):
+    """Some messages of a bulk publication were not taken: `failures` maps their positions in the request to
+    what went wrong with each.
+    """
+
+    def __init__(self, failures: Mapping[int, Exception]) -> None:
+        super().__init__("; ".join(dict.fromkeys(str(error) for error in failures.values())))
+        self.failures: Mapping[int, Exception] = dict(failures)
+
+
+class BindingError(ComponentError):
+    """A binding refused or failed an operation."""
 
 
 @frozen
