@@ -1,0 +1,49 @@
+"""Installs Apache Kafka for the driver tests: its jars from Maven Central into `.tools/kafka/lib`.
+
+A broker is these jars and a Java 17 (or later); `kafka_servers` starts it.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+from support.install_tools import TOOLS, need, run
+
+__all__ = ["FOLDER", "kafka"]
+
+FOLDER = TOOLS / "kafka"
+_VERSION = "4.3.1"
+_POM = f"""\
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>meshnode.tests</groupId>
+  <artifactId>kafka</artifactId>
+  <version>{_VERSION}</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>{_VERSION}</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+
+
+def kafka() -> None:
+    """Does nothing when this version is there."""
+    library = FOLDER / "lib"
+    if (library / f"kafka_2.13-{_VERSION}.jar").exists():
+        return
+    need("java")
+    need("mvn")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / "pom.xml").write_text(_POM)
+    # Into a folder beside it first: one that was left half filled would pass for installed.
+    fresh = FOLDER / "lib.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    goal = "org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies"
+    run(["mvn", "-q", "-B", goal, f"-DoutputDirectory={fresh}", "-DincludeScope=runtime"], cwd=FOLDER)
+    shutil.rmtree(library, ignore_errors=True)
+    fresh.rename(library)
