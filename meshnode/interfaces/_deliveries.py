@@ -15,7 +15,7 @@ deadline, where that awaits).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from contextlib import asynccontextmanager
 from typing import TypeVar, final
 
@@ -29,7 +29,7 @@ Handle = Callable[[], Awaitable[object]]
 
 @final
 class Deliveries:
-    """Made by `open_deliveries`. For the one task that takes from the broker."""
+    """Made by `open_deliveries`. `room` and `start` are for the one task that takes from the broker."""
 
     def __init__(self, start_soon: Callable[..., None], limit: int, stop: trio.Event) -> None:
         self._start_soon = start_soon
@@ -37,7 +37,8 @@ class Deliveries:
         self._stop = stop
         self._under_way = 0
         self._freed = trio.Event()
-        self._queues: dict[Hashable, deque[Handle]] = {}
+        self._waits: set[trio.CancelScope] = set()
+        self._queues: dict[Hashable, deque[tuple[Handle, Handle]]] = {}
 
     @property
     def under_way(self) -> int:
@@ -46,9 +47,9 @@ class Deliveries:
 
     async def room(self) -> int:
         """How many deliveries may be begun now, at least 1; 0 once the subscription is to stop."""
+        await trio.lowlevel.checkpoint()
         while not self._stop.is_set():
             if self._under_way < self._limit:
-                await trio.lowlevel.checkpoint()
                 return self._limit - self._under_way
             self._freed = trio.Event()
             await self.unless_stopped(self._freed.wait)
@@ -57,37 +58,41 @@ class Deliveries:
     async def unless_stopped(self, wait: Callable[[], Awaitable[T]]) -> T | None:
         """The result of `wait`, or None where the stop came first; `wait` is cancelled then.
 
-        It must lose nothing when it is cancelled.
+        It must lose nothing when it is cancelled. What it has returned is never lost: nothing is awaited
+        after it.
         """
-        result: T | None = None
-        error: Exception | None = None
-        async with trio.open_nursery() as nursery:
-
-            async def watch() -> None:
-                await self._stop.wait()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(watch)
+        if self._stop.is_set():
+            await trio.lowlevel.checkpoint()
+            return None
+        with trio.CancelScope() as scope:
+            self._waits.add(scope)
             try:
-                result = await wait()
-            except Exception as raised:  # out of the nursery it would come in a group
-                error = raised
-            nursery.cancel_scope.cancel()
-        if error is not None:
-            raise error
-        return result
+                return await wait()
+            finally:
+                self._waits.discard(scope)
+        return None
 
-    def start(self, handle: Handle, key: Hashable = None) -> None:
+    async def watch(self, scope: trio.CancelScope) -> None:
+        """`open_deliveries` runs this: it ends what `unless_stopped` waits for when the stop comes."""
+        with scope:
+            await self._stop.wait()
+            for wait in self._waits:
+                wait.cancel()
+
+    def start(self, handle: Handle, key: Hashable = None, unbegun: Handle | None = None) -> None:
         """Begin a delivery, or queue it behind those of its key. `handle` reports its own failures: one
         that raises ends the subscription.
+
+        Every `handle` begins, even if only to be cancelled at its first checkpoint, so its `finally` can be
+        relied on to give back. Where the stop came before its turn, `unbegun` takes its place, if given.
         """
         self._under_way += 1
         if key is None:
             self._start_soon(self._run, handle)
         elif key in self._queues:
-            self._queues[key].append(handle)
+            self._queues[key].append((handle, unbegun or handle))
         else:
-            self._queues[key] = deque([handle])
+            self._queues[key] = deque([(handle, handle)])
             self._start_soon(self._run_key, key)
 
     async def _run(self, handle: Handle) -> None:
@@ -99,13 +104,42 @@ class Deliveries:
 
     async def _run_key(self, key: Hashable) -> None:
         queue = self._queues[key]
-        while queue:
-            await self._run(queue.popleft())
-        del self._queues[key]
+        try:
+            while queue:
+                handle, unbegun = queue.popleft()
+                await self._run(unbegun if self._stop.is_set() else handle)
+        finally:
+            del self._queues[key]
+            for handle, _ in queue:  # only when the subscription ends: they are cancelled as they begin
+                self._start_soon(self._run, handle)
 
 
 @asynccontextmanager
 async def open_deliveries(*, limit: int, stop: trio.Event) -> AsyncIterator[Deliveries]:
-    """See the module. `limit` is the number of deliveries that may be under way at once, at least 1."""
-    async with trio.open_nursery() as nursery:
-        yield Deliveries(nursery.start_soon, max(1, limit), stop)
+    """See the module. `limit` is the number of deliveries that may be under way at once, at least 1.
+
+    An error of the block or of a delivery comes out as itself, not in a group; of several, the first.
+    """
+    watcher = trio.CancelScope()
+    try:
+        async with trio.open_nursery() as nursery:
+            deliveries = Deliveries(nursery.start_soon, max(1, limit), stop)
+            nursery.start_soon(deliveries.watch, watcher)
+            try:
+                yield deliveries
+            finally:
+                watcher.cancel()
+    except BaseExceptionGroup as group:
+        error = next(_leaves(group))
+        raise error from error.__cause__
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """Its errors, cancellations last."""
+    cancelled, rest = group.split(trio.Cancelled)
+    for part in (rest, cancelled):
+        for error in part.exceptions if part is not None else ():
+            if isinstance(error, BaseExceptionGroup):
+                yield from _leaves(error)
+            else:
+                yield error

@@ -22,6 +22,7 @@ __all__ = ["Entry", "Group", "Topics"]
 PARTITION_KEY = "partitionKey"
 
 
+@final
 @define(eq=False)
 class Entry:
     """One message in one group. `expires` is a time of the wall clock."""
@@ -51,16 +52,23 @@ class Group:
         if entry.key:
             self._held[entry.key] = deque()
         self._ready.append(entry)
-        self._arrival.set()
+        self._tell()
 
-    async def arrival(self) -> None:
-        """Returns when there is something to take."""
-        while not self._ready:
-            self._arrival = trio.Event()
+    def _tell(self) -> None:
+        """Wakes every subscription that waits; those that come too late wait again."""
+        self._arrival.set()
+        self._arrival = trio.Event()
+
+    async def take(self, most: int) -> list[Entry]:
+        """The next messages, when there are any; each must be given to `done` or `put_back`. Cancelled, it
+        has taken nothing.
+        """
+        while True:
+            if taken := self._take(most):
+                return taken
             await self._arrival.wait()
 
-    def take(self, most: int) -> list[Entry]:
-        """The next messages; each must be given to `done` or `put_back`."""
+    def _take(self, most: int) -> list[Entry]:
         taken: list[Entry] = []
         now = self._wall()
         while self._ready and len(taken) < most:
@@ -78,14 +86,14 @@ class Group:
         waiting = self._held[entry.key]
         if waiting:
             self._ready.append(waiting.popleft())
-            self._arrival.set()
+            self._tell()
         else:
             del self._held[entry.key]
 
     def put_back(self, entry: Entry) -> None:
         """It is the next one again."""
         self._ready.appendleft(entry)
-        self._arrival.set()
+        self._tell()
 
 
 @final

@@ -91,8 +91,7 @@ class MemoryPubSub:
         async with open_deliveries(limit=limit, stop=stop) as deliveries:
             task_status.started()
             while room := await deliveries.room():
-                await deliveries.unless_stopped(group.arrival)
-                for entry in group.take(room):
+                for entry in await deliveries.unless_stopped(partial(group.take, room)) or ():
                     deliveries.start(partial(self._handle, group, entry, deliver, stop))
 
     async def _handle(self, group: Group, entry: Entry, deliver: Deliver, stop: trio.Event) -> None:

@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import final
 
 from attrs import frozen
 
-from meshnode.errors import ComponentError
 from meshnode.interfaces import DeleteRequest, Feature, GetRequest, GetResult, SetRequest, StateStore
+from meshnode.testing.conformance._check import RUN, ConformanceError, expect, refused
 
 __all__ = ["ConformanceError", "OpenStore", "Probe", "StateCheck", "collect", "expect", "refused"]
 
 OpenStore = Callable[[], AbstractAsyncContextManager[StateStore]]
 
-# Keys differ between runs too, so that a store that outlives the run can be used again.
-_RUN = os.urandom(6).hex()
 _probes = itertools.count()
-
-
-class ConformanceError(AssertionError):
-    """The store breaks the contract of `StateStore`."""
-
-
-def expect(held: bool, what: str) -> None:
-    """Raises `ConformanceError` unless it held. (A plain assert would vanish under `python -O`.)"""
-    if not held:
-        raise ConformanceError(what)
-
-
-@contextmanager
-def refused(error: type[ComponentError], what: str) -> Iterator[None]:
-    """The block must raise this error and no other."""
-    try:
-        yield
-    except error:
-        return
-    except ComponentError as other:
-        raise ConformanceError(f"{what}: expected {error.__name__}, got {other!r}") from other
-    raise ConformanceError(f"{what}: expected {error.__name__}, but it was accepted")
 
 
 @final
@@ -52,7 +27,7 @@ class Probe:
         self.store = store
         self.open_store = open_store
         # In braces, so that a cluster keeps the keys of one check together.
-        self._prefix = f"conformance||{{{_RUN}-{next(_probes)}}}"
+        self._prefix = f"conformance||{{{RUN}-{next(_probes)}}}"
 
     @property
     def prefix(self) -> str:

@@ -24,7 +24,6 @@ May import meshnode.interfaces and meshnode.errors only.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Final, final
@@ -33,17 +32,13 @@ import trio
 from attrs import field, frozen
 
 from meshnode.interfaces import Instance, NameResolver
+from meshnode.testing.conformance._check import RUN, ConformanceError, expect
 
 __all__ = ["CHECKS", "STATIC_CHECKS", "ConformanceError", "OpenResolver", "ResolverCheck"]
 
 OpenResolver = Callable[[], AbstractAsyncContextManager[NameResolver]]
 
-_RUN: Final = os.urandom(4).hex()
 _ports: Final = itertools.count(20_000)
-
-
-class ConformanceError(AssertionError):
-    """The resolver breaks the contract of `NameResolver`."""
 
 
 @final
@@ -59,7 +54,7 @@ class Probe:
         return Instance(app_id, f"127.0.0.1:{next(_ports)}", namespace)
 
     def app_id(self) -> str:
-        return f"conformance-{_RUN}-{id(self) % 9973}-{next(self.names)}"
+        return f"conformance-{RUN}-{id(self) % 9973}-{next(self.names)}"
 
     async def expect(
         self,
@@ -97,7 +92,7 @@ class ResolverCheck:
 
 async def an_unknown_app_id_has_no_address(probe: Probe) -> None:
     async with probe.open_resolver() as resolver:
-        _demand(
+        expect(
             list(await resolver.resolve(probe.app_id(), "default")) == [],
             "an unknown app id must give nothing",
         )
@@ -105,12 +100,12 @@ async def an_unknown_app_id_has_no_address(probe: Probe) -> None:
 
 async def max_age_is_a_duration(probe: Probe) -> None:
     async with probe.open_resolver() as resolver:
-        _demand(resolver.max_age >= 0, "max_age must be 0 or more (and may be inf)")
+        expect(resolver.max_age >= 0, "max_age must be 0 or more (and may be inf)")
 
 
 async def it_fulfils_the_protocol(probe: Probe) -> None:
     async with probe.open_resolver() as resolver:
-        _demand(isinstance(resolver, NameResolver), "it must have announce, resolve and max_age")
+        expect(isinstance(resolver, NameResolver), "it must have announce, resolve and max_age")
 
 
 async def errors_inside_announce_come_out_bare(probe: Probe) -> None:
@@ -119,7 +114,7 @@ async def errors_inside_announce_come_out_bare(probe: Probe) -> None:
         async with probe.open_resolver() as resolver, resolver.announce(probe.instance(probe.app_id())):
             raise error
     except LookupError as caught:
-        _demand(caught is error, "an error of the body must come out as it is")
+        expect(caught is error, "an error of the body must come out as it is")
     except BaseExceptionGroup as group:
         raise ConformanceError("an error of the body came out in a group") from group
 
@@ -207,11 +202,6 @@ async def lookups_may_run_side_by_side(probe: Probe) -> None:
             async with trio.open_nursery() as nursery:
                 for _ in range(20):
                     nursery.start_soon(probe.expect, here, mine.app_id, [mine.address], "side by side")
-
-
-def _demand(held: bool, what: str) -> None:
-    if not held:
-        raise ConformanceError(what)
 
 
 def _named(*bodies: Callable[[Probe], Awaitable[None]]) -> tuple[ResolverCheck, ...]:
