@@ -7,7 +7,7 @@ from contextlib import ExitStack, asynccontextmanager
 import pytest
 import trio
 import trio_asyncio
-from meshnode_state_redis import Options, driver
+from meshnode_redis.state import Options, driver
 from support.certificates import Authority
 from support.redis_servers import redis_cluster, redis_server, sentinel_group, wait_for
 

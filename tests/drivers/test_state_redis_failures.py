@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import trio
 import trio_asyncio
-from meshnode_state_redis import Options, driver
+from meshnode_redis.state import Options, driver
 from support.redis_servers import RedisServer, free_port, redis_cluster, redis_server, sentinel_group
 
 from meshnode.errors import BulkStateError, ComponentUnavailable, StateError, Status

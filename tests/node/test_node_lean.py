@@ -68,7 +68,7 @@ OURS = {
     "meshnode_nameresolution_mdns",
     "meshnode_secretstores_local",
     "meshnode_state_in_memory",
-    "meshnode_state_redis",
+    "meshnode_redis",
 }
 
 COMPONENT = """

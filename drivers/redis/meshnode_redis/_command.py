@@ -15,10 +15,10 @@ import trio_asyncio
 from outcome import Value
 from redis.exceptions import RedisClusterException, RedisError
 
-from meshnode_state_redis._scripts import Arguments
+from meshnode_redis._script import Arguments
 
 if TYPE_CHECKING:
-    from meshnode_state_redis._lane import Lane
+    from meshnode_redis._lane import Lane
 
 __all__ = ["PING", "TROUBLE", "WAIT", "Call", "Command", "Lost", "Waiter", "on_asyncio", "run"]
 

@@ -6,21 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, final
 
-from redis.exceptions import (
-    AskError,
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    MovedError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    TryAgainError,
-)
-
 from meshnode.errors import (
     BulkStateError,
     ComponentError,
-    ComponentUnavailable,
     NotImplementedHere,
     StateError,
     Status,
@@ -37,31 +25,14 @@ from meshnode.interfaces import (
     SetRequest,
     StateOperation,
 )
-from meshnode_state_redis import _scripts
-from meshnode_state_redis._command import PING, TROUBLE, WAIT, Call, Lost, run
-from meshnode_state_redis._lane import Lane
-from meshnode_state_redis._options import Options
-from meshnode_state_redis._topology import Topology
+from meshnode_redis._client import Client
+from meshnode_redis._command import WAIT, Call, Lost, run
+from meshnode_redis._script import Arguments
+from meshnode_redis.state import _scripts
 
-__all__ = ["RedisStore", "unavailable"]
+__all__ = ["RedisStore"]
 
 _FEATURES = frozenset({Feature.ETAG, Feature.TRANSACTIONAL, Feature.TTL, Feature.ACTOR})
-_MAX_WAITING = 10_000
-_PASSING = (
-    AskError,
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    MovedError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    TryAgainError,
-)
-"""Answers that may be different at the next attempt."""
-
-
-def unavailable(options: Options, error: BaseException) -> ComponentUnavailable:
-    return ComponentUnavailable(f"redis at {options.host}: {str(error) or type(error).__name__}")
 
 
 def _outcome(replies: Sequence[Any]) -> Any:
@@ -73,22 +44,22 @@ def _outcome(replies: Sequence[Any]) -> Any:
 class RedisStore:
     """A `StateStore` on Redis."""
 
-    def __init__(self, options: Options, topology: Topology) -> None:
-        self._options = options
-        self._topology = topology
+    def __init__(self, client: Client, ttl_in_seconds: int | None) -> None:
+        self._client = client
+        self._ttl_in_seconds = ttl_in_seconds
 
     @property
     def features(self) -> frozenset[Feature]:
         return _FEATURES
 
     async def get(self, request: GetRequest) -> GetResult | None:
-        (reply,) = await run([(self._lane(request.key), _scripts.get(request.key))], repeatable=True)
+        (reply,) = await run([(self._client.lane(request.key), _scripts.get(request.key))], repeatable=True)
         if isinstance(reply, Exception):
             return await self._get_plain(request.key, reply)
         return _scripts.read_hash(request.key, reply)
 
     async def bulk_get(self, requests: Sequence[GetRequest], parallelism: int) -> Sequence[BulkGetResult]:
-        calls = [(self._lane(request.key), _scripts.get(request.key)) for request in requests]
+        calls = [(self._client.lane(request.key), _scripts.get(request.key)) for request in requests]
         replies = await run(calls, repeatable=True)
         results = []
         for request, reply in zip(requests, replies, strict=True):
@@ -106,10 +77,10 @@ class RedisStore:
     async def _get_plain(self, key: str, error: Exception) -> GetResult | None:
         """After an error on a hash: an old plain string is still readable, though it has no etag."""
         if not str(error).startswith("WRONGTYPE"):
-            raise self._translate(error)
-        (reply,) = await run([(self._lane(key), _scripts.get_plain(key))], repeatable=True)
+            raise self._client.error(error)
+        (reply,) = await run([(self._client.lane(key), _scripts.get_plain(key))], repeatable=True)
         if isinstance(reply, Exception):
-            raise self._translate(reply)
+            raise self._client.error(reply)
         return None if reply is None else GetResult(reply, "")
 
     async def set(self, request: SetRequest) -> None:
@@ -129,24 +100,21 @@ class RedisStore:
     async def transact(self, operations: Sequence[StateOperation], metadata: Mapping[str, str]) -> None:
         if not operations:
             return
-        if len({self._topology.slot(operation.key) for operation in operations}) > 1:
+        if len({self._client.slot(operation.key) for operation in operations}) > 1:
             message = "the keys of a transaction must be in one hash slot of the cluster; use a {tag}"
             raise StateError(message, status=Status.INVALID_ARGUMENT)
         strong = any(operation.consistency is Consistency.STRONG for operation in operations)
-        arguments = _scripts.transaction(operations, self._options.ttl_in_seconds)
+        arguments = _scripts.transaction(operations, self._ttl_in_seconds)
         reply = _outcome(await run(self._with_wait(operations[0].key, arguments, strong)))
         if isinstance(reply, Exception):
-            raise self._translate(reply)
+            raise self._client.error(reply)
         _scripts.check_transaction(operations, reply)
 
     async def query(self, request: QueryRequest) -> QueryResult:
         raise NotImplementedHere("state.redis: queries need RedisJSON, which this driver does not use")
 
     async def ping(self) -> None:
-        calls = [(self._admitted(lane), PING) for lane in self._topology.lanes()]
-        for reply in await run(calls, repeatable=True):
-            if isinstance(reply, Exception):
-                raise self._translate(reply)
+        await self._client.ping()
 
     async def _write(self, requests: Sequence[StateOperation]) -> list[Any]:
         """Sends one command for each; its answer or error, in order."""
@@ -155,7 +123,7 @@ class RedisStore:
         for request in requests:
             starts.append(len(calls))
             if isinstance(request, SetRequest):
-                arguments = _scripts.put(request, self._options.ttl_in_seconds)
+                arguments = _scripts.put(request, self._ttl_in_seconds)
             else:
                 arguments = _scripts.delete(request)
             calls += self._with_wait(request.key, arguments, request.consistency is Consistency.STRONG)
@@ -174,7 +142,7 @@ class RedisStore:
                 sound.append(position)
         replies = await self._write([requests[position] for position in sound])
         if sound and all(isinstance(reply, Lost) and not reply.sent for reply in replies):
-            raise self._translate(replies[0])
+            raise self._client.error(replies[0])
         for position, reply in zip(sound, replies, strict=True):
             try:
                 self._check(requests[position], reply)
@@ -183,33 +151,14 @@ class RedisStore:
         if failures:
             raise BulkStateError(failures)
 
-    def _with_wait(self, key: str, arguments: _scripts.Arguments, strong: bool) -> list[Call]:
-        lane = self._lane(key, blocking=strong)
+    def _with_wait(self, key: str, arguments: Arguments, strong: bool) -> list[Call]:
+        lane = self._client.lane(key, blocking=strong)
         return [(lane, arguments), (lane, WAIT)] if strong else [(lane, arguments)]
 
     def _check(self, request: StateOperation, reply: Any) -> None:
         if isinstance(reply, Exception):
-            raise self._translate(reply)
+            raise self._client.error(reply)
         if isinstance(request, SetRequest):
             _scripts.check_set(request, reply)
         else:
             _scripts.check_delete(request, reply)
-
-    def _lane(self, key: str, *, blocking: bool = False) -> Lane:
-        try:
-            return self._admitted(self._topology.lane(key, blocking=blocking))
-        except TROUBLE as error:
-            raise unavailable(self._options, error) from error
-
-    def _admitted(self, lane: Lane) -> Lane:
-        if len(lane) >= _MAX_WAITING and lane.tidy() >= _MAX_WAITING:
-            raise StateError("too many operations wait for the store", status=Status.RESOURCE_EXHAUSTED)
-        return lane
-
-    def _translate(self, error: Exception) -> ComponentError:
-        if isinstance(error, Lost):
-            tail = "; the command may have been executed" if error.sent else ""
-            return ComponentUnavailable(f"redis at {self._options.host}: {error}{tail}")
-        if isinstance(error, _PASSING):
-            return unavailable(self._options, error)
-        return StateError(f"redis at {self._options.host}: {error}")

@@ -33,8 +33,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from meshnode_state_redis._command import TROUBLE, WAIT, Command, Lost
-from meshnode_state_redis._scripts import fallback
+from meshnode_redis._command import TROUBLE, WAIT, Command, Lost
+from meshnode_redis._script import fallback
 
 __all__ = ["Connector", "Lane", "Pace"]
 

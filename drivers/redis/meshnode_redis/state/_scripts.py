@@ -7,7 +7,6 @@ overwritten by those who give its etag.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 
@@ -19,23 +18,20 @@ from meshnode.interfaces import (
     SetRequest,
     StateOperation,
 )
+from meshnode_redis._script import Arguments, script
 
 __all__ = [
-    "Arguments",
     "check_delete",
     "check_etag",
     "check_set",
     "check_transaction",
     "delete",
-    "fallback",
     "get",
     "get_plain",
     "put",
     "read_hash",
     "transaction",
 ]
-
-Arguments = tuple[bytes | str | int, ...]
 
 _LOOK = """
 local function look(key)
@@ -116,18 +112,9 @@ return { 0, 0 }
 all of it can be.
 """
 
-_SOURCES = (_PUT, _DELETE_MATCH, _TRANSACT)
-_BY_DIGEST = {hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(): source for source in _SOURCES}
-_PUT_DIGEST, _DELETE_DIGEST, _TRANSACT_DIGEST = _BY_DIGEST
+_PUT_DIGEST, _DELETE_DIGEST, _TRANSACT_DIGEST = map(script, (_PUT, _DELETE_MATCH, _TRANSACT))
 
 _NUMBER = re.compile(r"[+-]?[0-9]+")
-
-
-def fallback(arguments: Arguments) -> Arguments:
-    """The same call with the script's text, for a server that has not seen it (or has been restarted)."""
-    if arguments[0] != "EVALSHA":
-        return arguments
-    return ("EVAL", _BY_DIGEST[str(arguments[1])], *arguments[2:])
 
 
 def _version(etag: str | None, key: str) -> str:

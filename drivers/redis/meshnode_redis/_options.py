@@ -1,20 +1,20 @@
-"""The metadata fields of `state.redis`, with Dapr's names and defaults."""
+"""The metadata fields that say where Redis is and how to talk to it, with Dapr's names and defaults."""
 
 from __future__ import annotations
 
 import re
-from typing import final
+from collections.abc import Mapping
 
 from attrs import frozen
 
 from meshnode.errors import ConfigError, Problem
 from meshnode.interfaces import option
 
-__all__ = ["Options", "parse_hosts", "seconds"]
+__all__ = ["UNUSED", "ConnectionOptions", "bad_durations", "parse_hosts", "seconds"]
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|us|µs|ns|m|s)")
-_UNUSED = "Accepted for existing files' sake, without effect: one pipelined connection serves everybody."
+UNUSED = "Accepted for existing files' sake, without effect: one pipelined connection serves everybody."
 
 
 def seconds(text: str) -> float:
@@ -45,12 +45,32 @@ def parse_hosts(text: str, default_port: int) -> list[tuple[str, int]]:
     return hosts
 
 
-@final
+def bad_durations(fields: Mapping[str, str]) -> list[Problem]:
+    """Problems of the fields whose text is no duration."""
+    problems = []
+    for name, text in fields.items():
+        try:
+            seconds(text)
+        except ValueError as error:
+            remedy = "for example 500ms or 5s; a bare number is in milliseconds"
+            problems.append(Problem(str(error), field=name, remedy=remedy))
+    return problems
+
+
 @frozen
-class Options:
-    """Metadata of `state.redis`."""
+class ConnectionOptions:
+    """What every component type on Redis has in its metadata.
+
+    The one class here that others inherit from: a component's metadata is one flat table, so what the types
+    have in common cannot be a field of each.
+    """
 
     host: str = option("redisHost", "`host:port`; several with commas for a cluster, or for the sentinels.")
+    port: int = option(
+        "redisPort",
+        "Port where `redisHost` names none; 0: 6379, at sentinels 26379.",
+        default=0,
+    )
     password: str = option("redisPassword", "Password.", default="", secret=True)
     username: str = option("redisUsername", "User name (Redis 6 and later).", default="")
     db: int = option("redisDB", "Number of the database; a cluster has only 0.", default=0)
@@ -94,44 +114,45 @@ class Options:
     write_timeout: str = option(
         "writeTimeout", "How long sending may take; empty: as readTimeout.", default=""
     )
-    ttl_in_seconds: int | None = option(
-        "ttlInSeconds", "Time to live of values that are saved without one; -1 or 0: none.", default=None
-    )
-    query_indexes: str = option(
-        "queryIndexes", "Accepted with a warning: this driver does not offer queries.", default=""
-    )
     use_entra_id: bool = option(
         "useEntraID",
         "Refused: no login by Entra ID.",
         default=False,
         aliases=("useAzureAD",),
     )
-    pool_size: int = option("poolSize", _UNUSED, default=0)
-    min_idle_conns: int = option("minIdleConns", _UNUSED, default=0)
-    pool_timeout: str = option("poolTimeout", _UNUSED, default="")
-    max_conn_age: str = option("maxConnAge", _UNUSED, default="")
-    idle_check_frequency: str = option("idleCheckFrequency", _UNUSED, default="")
-    idle_timeout: str = option("idleTimeout", _UNUSED, default="")
-    redeliver_interval: str = option("redeliverInterval", _UNUSED, default="")
-    processing_timeout: str = option("processingTimeout", _UNUSED, default="")
+    pool_size: int = option("poolSize", UNUSED, default=0)
+    min_idle_conns: int = option("minIdleConns", UNUSED, default=0)
+    pool_timeout: str = option("poolTimeout", UNUSED, default="")
+    max_conn_age: str = option("maxConnAge", UNUSED, default="")
+    idle_check_frequency: str = option("idleCheckFrequency", UNUSED, default="")
+    idle_timeout: str = option("idleTimeout", UNUSED, default="")
 
     def __attrs_post_init__(self) -> None:
-        problems = [*self._bad_hosts(), *self._bad_durations(), *self._bad_combinations()]
+        problems = self.problems()
         if problems:
             raise ConfigError(problems)
+
+    def problems(self) -> list[Problem]:
+        """What is wrong with the fields; a component type adds what is wrong with its own."""
+        return [*self._bad_hosts(), *bad_durations(self._durations()), *self._bad_combinations()]
 
     def _bad_hosts(self) -> list[Problem]:
         try:
             hosts = self.hosts
         except ValueError as error:
             return [Problem(str(error), field="redisHost", remedy="for example localhost:6379")]
+        if not 0 <= self.port < 65536:
+            return [Problem(f"{self.port} is no port", field="redisPort")]
+        if self.port and any(port != self.port for _, port in hosts):
+            remedy = "leave the port out of one of the two"
+            return [Problem("redisHost names another port", field="redisPort", remedy=remedy)]
         if len(hosts) > 1 and not self.failover and self.type == "node":
             remedy = "set redisType to cluster, or failover to true"
             return [Problem("several addresses for a single server", field="redisHost", remedy=remedy)]
         return []
 
-    def _bad_durations(self) -> list[Problem]:
-        fields = {
+    def _durations(self) -> dict[str, str]:
+        return {
             "redisMinRetryInterval": self.min_retry_interval,
             "redisMaxRetryInterval": self.max_retry_interval or "0",
             "maxRetryBackoff": self.max_retry_backoff or "0",
@@ -139,14 +160,6 @@ class Options:
             "readTimeout": self.read_timeout,
             "writeTimeout": self.write_timeout or "0",
         }
-        problems = []
-        for name, text in fields.items():
-            try:
-                seconds(text)
-            except ValueError as error:
-                remedy = "for example 500ms or 5s; a bare number is in milliseconds"
-                problems.append(Problem(str(error), field=name, remedy=remedy))
-        return problems
 
     def _bad_combinations(self) -> list[Problem]:
         problems = []
@@ -174,4 +187,4 @@ class Options:
 
     @property
     def hosts(self) -> list[tuple[str, int]]:
-        return parse_hosts(self.host, 26379 if self.failover else 6379)
+        return parse_hosts(self.host, self.port or (26379 if self.failover else 6379))

@@ -20,10 +20,10 @@ from redis.crc import key_slot
 from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from meshnode_state_redis._command import TROUBLE, Command, Lost
-from meshnode_state_redis._lane import Lane, Pace
-from meshnode_state_redis._options import Options, seconds
-from meshnode_state_redis._scripts import fallback
+from meshnode_redis._command import TROUBLE, Command, Lost
+from meshnode_redis._lane import Lane, Pace
+from meshnode_redis._options import ConnectionOptions, seconds
+from meshnode_redis._script import fallback
 
 __all__ = ["Cluster", "Single", "Topology", "make_topology"]
 
@@ -55,7 +55,7 @@ class Topology(Protocol):
         ...
 
 
-def _connection_options(options: Options, certificates: Mapping[str, Any]) -> dict[str, Any]:
+def _connection_options(options: ConnectionOptions, certificates: Mapping[str, Any]) -> dict[str, Any]:
     dial = seconds(options.dial_timeout)
     return {
         "username": options.username or None,
@@ -68,12 +68,12 @@ def _connection_options(options: Options, certificates: Mapping[str, Any]) -> di
     }
 
 
-def _read_timeout(options: Options) -> float | None:
+def _read_timeout(options: ConnectionOptions) -> float | None:
     limit = max(seconds(options.read_timeout), seconds(options.write_timeout or options.read_timeout))
     return limit if limit > 0 else None
 
 
-def _pace(options: Options) -> Pace:
+def _pace(options: ConnectionOptions) -> Pace:
     dial, answer = seconds(options.dial_timeout), _read_timeout(options)
     return Pace(
         retries=options.max_retries,
@@ -131,7 +131,9 @@ class _NodeConnector:
 class Single:
     """One server, or the master behind sentinels."""
 
-    def __init__(self, options: Options, certificates: Mapping[str, Any], rng: random.Random) -> None:
+    def __init__(
+        self, options: ConnectionOptions, certificates: Mapping[str, Any], rng: random.Random
+    ) -> None:
         self._sentinel: Any = None
         self._pool: Any
         common = {**_connection_options(options, certificates), "db": options.db}
@@ -148,7 +150,7 @@ class Single:
         self._blocking = Lane(_PoolConnector(self._pool, options.host), pace, rng, blocking=True)
 
     def _behind_sentinels(
-        self, options: Options, certificates: Mapping[str, Any], common: Mapping[str, Any]
+        self, options: ConnectionOptions, certificates: Mapping[str, Any], common: Mapping[str, Any]
     ) -> Any:
         own = {
             **_connection_options(options, certificates),
@@ -195,7 +197,9 @@ class Single:
 class Cluster:
     """A Redis Cluster. redis-py keeps the map of slots; a lane is started for each node when first needed."""
 
-    def __init__(self, options: Options, certificates: Mapping[str, Any], rng: random.Random) -> None:
+    def __init__(
+        self, options: ConnectionOptions, certificates: Mapping[str, Any], rng: random.Random
+    ) -> None:
         common = _connection_options(options, certificates)
         self._client: RedisCluster = RedisCluster(
             startup_nodes=[ClusterNode(host, port) for host, port in options.hosts],
@@ -282,7 +286,9 @@ class Cluster:
             self._refreshing = False
 
 
-def make_topology(options: Options, certificates: Mapping[str, Any], rng: random.Random) -> Topology:
+def make_topology(
+    options: ConnectionOptions, certificates: Mapping[str, Any], rng: random.Random
+) -> Topology:
     if options.type == "cluster":
         return Cluster(options, certificates, rng)
     return Single(options, certificates, rng)

@@ -1,0 +1,82 @@
+"""What the component types share on trio's side: the lane of a key, and errors in the node's words."""
+
+from __future__ import annotations
+
+from typing import final
+
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+
+from meshnode.errors import ComponentError, ComponentUnavailable, Status
+from meshnode_redis._command import PING, TROUBLE, Lost, run
+from meshnode_redis._lane import Lane
+from meshnode_redis._options import ConnectionOptions
+from meshnode_redis._topology import Topology
+
+__all__ = ["Client", "unavailable"]
+
+_MAX_WAITING = 10_000
+_PASSING = (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+"""Answers that may be different at the next attempt."""
+
+
+def unavailable(options: ConnectionOptions, error: BaseException) -> ComponentUnavailable:
+    return ComponentUnavailable(f"redis at {options.host}: {str(error) or type(error).__name__}")
+
+
+@final
+class Client:
+    """`refusal` is the kind's own error, for what the server refuses."""
+
+    def __init__(self, options: ConnectionOptions, topology: Topology, refusal: type[ComponentError]) -> None:
+        self._options = options
+        self._topology = topology
+        self._refusal = refusal
+
+    def slot(self, key: str) -> int:
+        """Keys of one script must agree in this."""
+        return self._topology.slot(key)
+
+    def lane(self, key: str, *, blocking: bool = False) -> Lane:
+        """Where the key's commands go; raises when no server is known for it, or too many are waiting."""
+        try:
+            return self._admitted(self._topology.lane(key, blocking=blocking))
+        except TROUBLE as error:
+            raise unavailable(self._options, error) from error
+
+    def error(self, error: Exception) -> ComponentError:
+        """What an answer that is an error means to the caller."""
+        if isinstance(error, Lost):
+            tail = "; the command may have been executed" if error.sent else ""
+            return ComponentUnavailable(f"redis at {self._options.host}: {error}{tail}")
+        if isinstance(error, _PASSING):
+            return unavailable(self._options, error)
+        return self._refusal(f"redis at {self._options.host}: {error}")
+
+    async def ping(self) -> None:
+        calls = [(self._admitted(lane), PING) for lane in self._topology.lanes()]
+        for reply in await run(calls, repeatable=True):
+            if isinstance(reply, Exception):
+                raise self.error(reply)
+
+    def _admitted(self, lane: Lane) -> Lane:
+        if len(lane) >= _MAX_WAITING and lane.tidy() >= _MAX_WAITING:
+            raise self._refusal("too many operations wait for redis", status=Status.RESOURCE_EXHAUSTED)
+        return lane
