@@ -1,18 +1,19 @@
-"""What a pub/sub check is made of: what a broker promises, and a subscription that keeps account."""
+"""What a pub/sub check is made of: what a broker promises, and a check's view of it."""
 
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, final
 
 import trio
 from attrs import frozen
 
 from meshnode.interfaces import Message, Outcome, PublishRequest, PubSub, PubSubFeature, SubscribeRequest
-from meshnode.testing.conformance._check import RUN, bare, expect, within
+from meshnode.testing.conformance._check import RUN, bare, within
+from meshnode.testing.conformance._readers import Gate, Reader, acknowledge, expect_same, reading
 
 __all__ = [
     "Answer",
@@ -100,122 +101,6 @@ class Setup:
     patience: float = 20
 
 
-async def acknowledge(_message: Message) -> Outcome:
-    return Outcome.ACK
-
-
-@final
-class Gate:
-    """An answer that comes, `ACK`, when the gate is opened."""
-
-    def __init__(self) -> None:
-        self._opened = trio.Event()
-
-    def open(self) -> None:
-        self._opened.set()
-
-    async def __call__(self, _message: Message) -> Outcome:
-        await self._opened.wait()
-        return Outcome.ACK
-
-
-@final
-class Reader:
-    """One subscription, and account of what it was given."""
-
-    def __init__(self, answer: Answer, patience: float) -> None:
-        self._answer = answer
-        self._patience = patience
-        self._stop = trio.Event()
-        self._scope = trio.CancelScope()
-        self._ended = trio.Event()
-        self._news = trio.Event()
-        self.messages: list[Message] = []
-        """Every delivery, redeliveries included, in the order in which they began."""
-        self.finished: list[bytes] = []
-        """The data of those that were answered with `ACK`."""
-        self.under_way = 0
-        self.most_under_way = 0
-
-    @property
-    def received(self) -> list[bytes]:
-        return [message.data for message in self.messages]
-
-    @property
-    def has_ended(self) -> bool:
-        return self._ended.is_set()
-
-    async def run(
-        self, broker: PubSub, request: SubscribeRequest, *, task_status: trio.TaskStatus[None]
-    ) -> None:
-        try:
-            with self._scope:
-                await broker.subscribe(request, self._deliver, self._stop, task_status=task_status)
-                expect(self._stop.is_set(), "subscribe returned though it was not stopped")
-        finally:
-            self._ended.set()
-
-    async def _deliver(self, message: Message) -> Outcome:
-        expect(not self._ended.is_set(), "deliver was called after the subscription had ended")
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
-        self.messages.append(message)
-        self._tell()
-        try:
-            outcome = await self._answer(message)
-            if outcome is Outcome.ACK:
-                self.finished.append(message.data)
-            return outcome
-        finally:
-            self.under_way -= 1
-            self._tell()
-
-    def _tell(self) -> None:
-        self._news.set()
-        self._news = trio.Event()
-
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Returns when what the account says makes the condition true."""
-        with within(self._patience, f"{what}: it did not happen"):
-            while not condition():
-                await self._news.wait()
-
-    async def has(self, count: int) -> None:
-        """Until that many deliveries have begun."""
-        await self.until(lambda: len(self.messages) >= count, f"delivery of {count} messages")
-
-    async def has_finished(self, count: int) -> None:
-        await self.until(lambda: len(self.finished) >= count, f"{count} messages to be finished")
-
-    def stop(self) -> None:
-        self._stop.set()
-
-    async def ended(self) -> None:
-        with within(self._patience, "the subscription did not end"):
-            await self._ended.wait()
-
-    async def cancel(self) -> None:
-        self._scope.cancel()
-        await self.ended()
-        expect(self._scope.cancelled_caught, "subscribe swallowed its cancellation")
-
-    def expect_once(self, wanted: Sequence[bytes], why: str) -> None:
-        """Exactly these were delivered, each once, in any order."""
-        expect_same(self.received, wanted, why)
-
-
-def expect_same(received: Sequence[bytes], wanted: Sequence[bytes], why: str) -> None:
-    """Each as often as wanted, in any order."""
-    got, due = Counter(received), Counter(wanted)
-    missing, extra = list((due - got).elements()), list((got - due).elements())
-    expect(got == due, f"{why}: missing {_short(missing)}, not expected {_short(extra)}")
-
-
-def _short(items: Sequence[bytes]) -> str:
-    shown = ", ".join([repr(item[:40]) for item in items[:8]])
-    return f"{len(items)} ({shown})" if items else "none"
-
-
 @final
 class Probe:
     """One check's view of the broker: a topic and a group of its own, and shorthands."""
@@ -235,19 +120,11 @@ class Probe:
     def request(self, data: bytes, topic: str = "", **fields: Any) -> PublishRequest:
         return PublishRequest(topic or self.topic, data, **fields)
 
-    @asynccontextmanager
-    async def reading(
+    def reading(
         self, broker: PubSub, answer: Answer = acknowledge, *, limit: int | None = None, topic: str = ""
-    ) -> AsyncIterator[Reader]:
-        """A subscription that has started; stopped, and waited for, on the way out."""
-        reader = Reader(answer, self.setup.patience)
+    ) -> AbstractAsyncContextManager[Reader[Message]]:
         request = SubscribeRequest(topic or self.topic, max_in_flight=limit)
-        async with trio.open_nursery() as nursery:
-            with within(self.setup.patience, "subscribe did not report that it had started"):
-                await nursery.start(reader.run, broker, request)
-            yield reader
-            reader.stop()
-            await reader.ended()
+        return reading(partial(broker.subscribe, request), answer, self.setup.patience)
 
     async def publish(self, broker: PubSub, *bodies: bytes, topic: str = "", **fields: Any) -> None:
         """One after another, in this order."""
