@@ -91,8 +91,11 @@ class Group:
             del self._held[entry.key]
 
     def put_back(self, entry: Entry) -> None:
-        """It is the next one again."""
-        self._ready.appendleft(entry)
+        """To its place among those that wait, which is near the front, so the order of publication stays."""
+        place = 0
+        while place < len(self._ready) and self._ready[place].message.position < entry.message.position:
+            place += 1
+        self._ready.insert(place, entry)
         self._tell()
 
 
