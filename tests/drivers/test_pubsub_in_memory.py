@@ -65,18 +65,20 @@ async def test_a_full_group_refuses(autojump_clock):
     async def never(message):
         await trio.sleep_forever()
 
-    async with Broker().driver.open(Options(max_queued=2), DriverContext("p", "app")) as broker:
-        async with trio.open_nursery() as nursery:
-            await subscribed(nursery, broker, never, limit=1)
-            await broker.publish(PublishRequest("t", b"1"))
-            with pytest.raises(BulkPublishError) as several:
-                await broker.bulk_publish([PublishRequest("t", b"%d" % number) for number in (2, 3, 4)])
-            assert set(several.value.failures) == {1, 2}
-            with pytest.raises(PubSubError, match="2 messages of topic t") as caught:
-                await broker.publish(PublishRequest("t", b"5"))
-            assert caught.value.code is Status.RESOURCE_EXHAUSTED
-            await broker.publish(PublishRequest("nobody-reads", b"6"))
-            nursery.cancel_scope.cancel()
+    async with (
+        Broker().driver.open(Options(max_queued=2), DriverContext("p", "app")) as broker,
+        trio.open_nursery() as nursery,
+    ):
+        await subscribed(nursery, broker, never, limit=1)
+        await broker.publish(PublishRequest("t", b"1"))
+        with pytest.raises(BulkPublishError) as several:
+            await broker.bulk_publish([PublishRequest("t", b"%d" % number) for number in (2, 3, 4)])
+        assert set(several.value.failures) == {1, 2}
+        with pytest.raises(PubSubError, match="2 messages of topic t") as caught:
+            await broker.publish(PublishRequest("t", b"5"))
+        assert caught.value.code is Status.RESOURCE_EXHAUSTED
+        await broker.publish(PublishRequest("nobody-reads", b"6"))
+        nursery.cancel_scope.cancel()
 
 
 async def test_several_given_back_keep_their_order(autojump_clock):
@@ -112,12 +114,14 @@ async def test_a_message_to_be_tried_again_waits_for_the_interval(autojump_clock
         return Outcome.RETRY if len(times) < 4 else Outcome.ACK
 
     options = Options(redeliver_interval=timedelta(seconds=5))
-    async with Broker().driver.open(options, DriverContext("p", "app")) as broker:
-        async with trio.open_nursery() as nursery:
-            stop = await subscribed(nursery, broker, retry)
-            await broker.publish(PublishRequest("t", b"1"))
-            await trio.sleep(60)
-            stop.set()
+    async with (
+        Broker().driver.open(options, DriverContext("p", "app")) as broker,
+        trio.open_nursery() as nursery,
+    ):
+        stop = await subscribed(nursery, broker, retry)
+        await broker.publish(PublishRequest("t", b"1"))
+        await trio.sleep(60)
+        stop.set()
     assert [round(later - earlier) for earlier, later in itertools.pairwise(times)] == [5, 5, 5]
 
 
