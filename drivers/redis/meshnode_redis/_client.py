@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import final
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, final
 
+import trio
 from redis.exceptions import (
     AskError,
     BusyLoadingError,
@@ -16,9 +19,11 @@ from redis.exceptions import (
 )
 
 from meshnode.errors import ComponentError, ComponentUnavailable, Status
-from meshnode_redis._command import PING, TROUBLE, Lost, run
+from meshnode_redis._command import PING, TROUBLE, Lost, on_asyncio, run
 from meshnode_redis._lane import Lane
 from meshnode_redis._options import ConnectionOptions
+from meshnode_redis._private import Private
+from meshnode_redis._script import Arguments
 from meshnode_redis._topology import Topology
 
 __all__ = ["Client", "unavailable"]
@@ -70,6 +75,31 @@ class Client:
             return unavailable(self._options, error)
         return self._refusal(f"redis at {self._options.host}: {error}")
 
+    async def call(self, key: str, arguments: Arguments, *, repeatable: bool = False) -> Any:
+        """The answer to one command; raises when it is an error."""
+        (reply,) = await run([(self.lane(key), arguments)], repeatable=repeatable)
+        if isinstance(reply, Exception):
+            raise self.error(reply)
+        return reply
+
+    @asynccontextmanager
+    async def private(self, key: str, longest: float) -> AsyncIterator[Private]:
+        """A connection of one's own to the key's server, for commands that block for so many seconds at
+        most. An error in the block comes out in a group.
+        """
+        try:
+            private = self._topology.private(key, longest)
+        except TROUBLE as error:
+            raise unavailable(self._options, error) from error
+        async with trio.open_nursery() as nursery:
+            # Shielded: `ask` needs it while it is being cancelled. It ends with the block.
+            scope = trio.CancelScope(shield=True)
+            nursery.start_soon(_run_in, scope, private)
+            try:
+                yield private
+            finally:
+                scope.cancel()
+
     async def ping(self) -> None:
         calls = [(self._admitted(lane), PING) for lane in self._topology.lanes()]
         for reply in await run(calls, repeatable=True):
@@ -80,3 +110,8 @@ class Client:
         if len(lane) >= _MAX_WAITING and lane.tidy() >= _MAX_WAITING:
             raise self._refusal("too many operations wait for redis", status=Status.RESOURCE_EXHAUSTED)
         return lane
+
+
+async def _run_in(scope: trio.CancelScope, private: Private) -> None:
+    with scope:
+        await on_asyncio(private.run)

@@ -20,7 +20,7 @@ from meshnode_redis._script import Arguments
 if TYPE_CHECKING:
     from meshnode_redis._lane import Lane
 
-__all__ = ["PING", "TROUBLE", "WAIT", "Call", "Command", "Lost", "Waiter", "on_asyncio", "run"]
+__all__ = ["PING", "TROUBLE", "WAIT", "Call", "Command", "Lost", "Waiter", "on_asyncio", "run", "send"]
 
 TROUBLE = (RedisError, RedisClusterException, OSError, TimeoutError)
 """What redis-py raises when it cannot reach a server (and, as `ResponseError`, when one has refused)."""
@@ -46,13 +46,14 @@ class Lost(Exception):
 class Waiter:
     """A trio task that sleeps until the last of its commands is answered.
 
-    Cancelled, it is gone, and answers are dropped.
+    Cancelled, it is gone: what has not been sent is left out, and answers are dropped.
     """
 
-    __slots__ = ("missing", "replies", "task")
+    __slots__ = ("gone", "missing", "replies", "task")
 
     def __init__(self, commands: int) -> None:
         self.task: trio.lowlevel.Task | None = None
+        self.gone = False
         self.replies: list[Any] = [None] * commands
         self.missing = commands
 
@@ -63,8 +64,21 @@ class Waiter:
             task, self.task = self.task, None
             trio.lowlevel.reschedule(task, Value(None))
 
-    def abandon(self, _raise_cancel: Any) -> trio.lowlevel.Abort:
+    async def wait(self) -> list[Any]:
+        """The answers in order; errors are among them, not raised. After a cancellation it may be called
+        again, before anything else is awaited.
+        """
+        # A closed lane has answered at once; nobody else can, since nothing else runs before this task
+        # sleeps.
+        if self.missing:
+            self.gone = False
+            self.task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abandon)
+        return self.replies
+
+    def _abandon(self, _raise_cancel: Any) -> trio.lowlevel.Abort:
         self.task = None
+        self.gone = True
         return trio.lowlevel.Abort.SUCCEEDED
 
 
@@ -86,7 +100,7 @@ class Command:
 
     @property
     def abandoned(self) -> bool:
-        return self.waiter.task is None
+        return self.waiter.gone
 
 
 async def on_asyncio(function: Callable[[], Awaitable[None]]) -> None:
@@ -94,13 +108,14 @@ async def on_asyncio(function: Callable[[], Awaitable[None]]) -> None:
     await trio_asyncio.aio_as_trio(function)()  # type: ignore[attr-defined,no-untyped-call]
 
 
-async def run(calls: Sequence[Call], *, repeatable: bool = False) -> list[Any]:
-    """Hands the commands over and returns the answers in order; errors are among them, not raised."""
+def send(calls: Sequence[Call], *, repeatable: bool = False) -> Waiter:
+    """Hands the commands over; they go out even if nobody ever waits."""
     waiter = Waiter(len(calls))
     for position, (lane, arguments) in enumerate(calls):
         lane.push(Command(arguments, waiter, position, repeatable=repeatable))
-    # A closed lane answers at once; nobody else can, since nothing else runs before this task sleeps.
-    if waiter.missing:
-        waiter.task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(waiter.abandon)
-    return waiter.replies
+    return waiter
+
+
+async def run(calls: Sequence[Call], *, repeatable: bool = False) -> list[Any]:
+    """Hands the commands over and returns the answers in order; errors are among them, not raised."""
+    return await send(calls, repeatable=repeatable).wait()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, final
 
 from hiredis import pack_command
@@ -33,7 +33,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from meshnode_redis._command import TROUBLE, WAIT, Command, Lost
+from meshnode_redis._command import TROUBLE, WAIT, Command, Lost, Waiter
 from meshnode_redis._script import fallback
 
 __all__ = ["Connector", "Lane", "Pace"]
@@ -69,13 +69,26 @@ class Pace:
         self.connect = connect
         self.timeout = timeout
 
+    def with_blocking(self, longest: float) -> Pace:
+        """For commands that the server may leave unanswered for so long on purpose."""
+        return Pace(
+            retries=self.retries,
+            first=self._first,
+            longest=self._longest,
+            connect=self.connect,
+            timeout=None if self.timeout is None else self.timeout + longest,
+        )
+
     def pause(self, attempt: int, rng: random.Random) -> float:
         return min(self._first * 2.0**attempt, self._longest) * rng.uniform(0.5, 1.0)
 
 
 @final
 class Lane:
-    """`push` may be called from trio's side and before `run` is started."""
+    """`push` may be called from trio's side and before `run` is started.
+
+    `greet` is awaited on each new connection before it carries commands.
+    """
 
     def __init__(
         self,
@@ -86,6 +99,7 @@ class Lane:
         redirect: Callable[[Command], None] | None = None,
         unreachable: Callable[[], None] | None = None,
         blocking: bool = False,
+        greet: Callable[[AbstractConnection], Awaitable[None]] | None = None,
     ) -> None:
         self._connector = connector
         self._pace = pace
@@ -93,6 +107,7 @@ class Lane:
         self._redirect = redirect
         self._unreachable = unreachable
         self._blocking = blocking
+        self._greet = greet
         self._replicas = 0
         self._waiting: deque[Command] = deque()
         self._under_way: deque[Command] = deque()
@@ -118,8 +133,20 @@ class Lane:
 
         For when there seem to be too many.
         """
-        self._waiting = deque([command for command in self._waiting if not command.abandoned])
+        waiting, self._waiting = self._waiting, deque()
+        for command in waiting:
+            if command.abandoned:
+                command.answer(Lost("nobody waits for it", sent=False))
+            else:
+                self._waiting.append(command)
         return len(self)
+
+    def withdraw(self, waiter: Waiter) -> bool:
+        """Takes back a waiter's commands that have not been sent; whether there were any."""
+        kept = deque([command for command in self._waiting if command.waiter is not waiter])
+        found = len(kept) < len(self._waiting)
+        self._waiting = kept
+        return found
 
     async def run(self) -> None:
         """Serves until it is cancelled."""
@@ -158,6 +185,8 @@ class Lane:
         try:
             if self._blocking:
                 self._replicas = await _count_replicas(connection)
+            if self._greet is not None:
+                await self._greet(connection)
         except BaseException:
             await self._connector.close(connection)
             raise
@@ -196,6 +225,7 @@ class Lane:
         while self._waiting and len(batch) < _MAX_BATCH:
             command = self._waiting.popleft()
             if command.abandoned:
+                command.answer(Lost("nobody waits for it", sent=False))
                 continue
             if command.arguments is WAIT:
                 if not self._replicas:

@@ -23,6 +23,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from meshnode_redis._command import TROUBLE, Command, Lost
 from meshnode_redis._lane import Lane, Pace
 from meshnode_redis._options import ConnectionOptions, seconds
+from meshnode_redis._private import Private
 from meshnode_redis._script import fallback
 
 __all__ = ["Cluster", "Single", "Topology", "make_topology"]
@@ -45,6 +46,10 @@ class Topology(Protocol):
     async def aclose(self) -> None: ...
 
     def lane(self, key: str, *, blocking: bool = False) -> Lane: ...
+
+    def private(self, key: str, longest: float) -> Private:
+        """A lane of its own to the key's server, for commands that block for so many seconds."""
+        ...
 
     def lanes(self) -> list[Lane]:
         """One for each server that holds data."""
@@ -137,6 +142,8 @@ class Single:
         self._sentinel: Any = None
         self._pool: Any
         common = {**_connection_options(options, certificates), "db": options.db}
+        # Each subscription has one; redis-py's own limit would be a hundred.
+        common["max_connections"] = 2**31
         if options.failover:
             self._pool = self._behind_sentinels(options, certificates, common)
         else:
@@ -145,9 +152,11 @@ class Single:
                 common["connection_class"] = SSLConnection
             common["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
             self._pool = ConnectionPool(host=host, port=port, **common)
-        pace = _pace(options)
-        self._lane = Lane(_PoolConnector(self._pool, options.host), pace, rng)
-        self._blocking = Lane(_PoolConnector(self._pool, options.host), pace, rng, blocking=True)
+        self._pace = _pace(options)
+        self._rng = rng
+        self._connector = _PoolConnector(self._pool, options.host)
+        self._lane = Lane(self._connector, self._pace, rng)
+        self._blocking = Lane(self._connector, self._pace, rng, blocking=True)
 
     def _behind_sentinels(
         self, options: ConnectionOptions, certificates: Mapping[str, Any], common: Mapping[str, Any]
@@ -185,6 +194,9 @@ class Single:
 
     def lane(self, key: str, *, blocking: bool = False) -> Lane:
         return self._blocking if blocking else self._lane
+
+    def private(self, key: str, longest: float) -> Private:
+        return Private(self._connector, self._pace.with_blocking(longest), self._rng, self._lane)
 
     def lanes(self) -> list[Lane]:
         return [self._lane]
@@ -233,6 +245,12 @@ class Cluster:
         """Raises one of `TROUBLE` when no node is known for the key."""
         node = self._client.nodes_manager.get_node_from_slot(self.slot(key))
         return self._lane_of(node, blocking)
+
+    def private(self, key: str, longest: float) -> Private:
+        """Raises one of `TROUBLE` when no node is known for the key."""
+        node = self._client.nodes_manager.get_node_from_slot(self.slot(key))
+        pace = self._pace.with_blocking(longest)
+        return Private(_NodeConnector(node), pace, self._rng, self._lane_of(node, False))
 
     def lanes(self) -> list[Lane]:
         return [self._lane_of(node, False) for node in self._client.get_primaries()]
