@@ -56,7 +56,8 @@ class AppChannel:
         self._channel = channel
         self.address = address
         self._token = token.encode() if token else b""
-        self._metadata = {TOKEN_HEADER: token} if token else None
+        self.own_metadata = {TOKEN_HEADER: token} if token else None
+        """The same as `own_headers`, as generated stubs take it."""
         self._limiter = trio.Semaphore(max_concurrency) if max_concurrency else None
         self.max_concurrency = max_concurrency
         self.healthy = True
@@ -104,6 +105,10 @@ class AppChannel:
         while self.healthy:
             await self._changed.wait()
 
+    async def wait_healthy(self) -> None:
+        while not self.healthy:
+            await self._changed.wait()
+
     async def wait_ready(self) -> None:
         """Return once the application's port accepts a connection; the channel's own backoff paces the
         attempts.
@@ -123,7 +128,7 @@ class AppChannel:
             return False
         try:
             stub = runtime.AppCallbackHealthCheckStub(self._channel)
-            await stub.health_check(Empty(), deadline=deadline, metadata=self._metadata)
+            await stub.health_check(Empty(), deadline=deadline, metadata=self.own_metadata)
         except GRPCError:
             return False
         return True

@@ -29,7 +29,9 @@ __all__ = ["RESERVED_METADATA", "ComponentHost", "Opened", "Planned", "component
 
 RESERVED_METADATA = frozenset(
     {"keyPrefix", "primaryEncryptionKey", "secondaryEncryptionKey", "actorStateStore"}
-    | {"outboxPublishPubsub", "outboxPublishTopic", "outboxPubsub", "outboxDiscardWhenMissingState"}
+    | {"outboxPublishPubsub", "outboxPublishTopic", "outboxPubsub", "outboxInternalTopic"}
+    | {"outboxDiscardWhenMissingState", "direction", "route"}
+    | {"allowedTopics", "protectedTopics", "publishingScopes", "subscriptionScopes"}
 )
 """Metadata names that blocks look at, not drivers. Like all of them they are matched in any case."""
 

@@ -1,8 +1,9 @@
 """The composition root: configuration in, running node out. The only module that knows every other.
 
-Start: internal server, components, name resolution, API server, application, ready. Stop: NOT_SERVING, out
-of the name registry, no new connections; requests in flight finish within the grace period, those of other
-nodes first, because the application may need its API for them; what is left is cancelled, and a last log
+Start: internal server, components, name resolution, API server, application, ready; then subscriptions and
+input bindings. Stop: NOT_SERVING, out of the name registry, no new events and connections; what is in flight
+finishes within the grace period, events first, then requests of other nodes, because the application may need
+its API for them; what is left is cancelled, and a last log
 line says what happened to whom. `meshnode.process` opens a process's node, `meshnode.testing` the mesh's.
 """
 
@@ -11,39 +12,25 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Any, final
+from typing import final
 
 import trio
-from attrs import evolve, frozen
+from attrs import evolve
 
 from meshnode import __version__
-from meshnode.api.admin import AdminApi, NodeFacts, NodeState
-from meshnode.api.dapr import DaprApi
-from meshnode.api.details import encode_details
-from meshnode.api.health import Health
-from meshnode.api.internal import InternalApi
-from meshnode.api.reflection import Reflection
-from meshnode.api.service import Gate, guarded
-from meshnode.app import AppChannel, watch_application
-from meshnode.blocks.call import LiveCalls
-from meshnode.blocks.invocation import Invocation
-from meshnode.blocks.metadata import NodeMetadata, app_connection, records_of
-from meshnode.blocks.proxy import Proxy
-from meshnode.blocks.state import StateBlock
-from meshnode.blocks.statequery import StateQuery
-from meshnode.blocks.stores import build_stores
-from meshnode.cluster import Directory, Peers, open_peers
-from meshnode.components import ComponentHost, Opened, Planned
-from meshnode.config import Configuration, Resources
+from meshnode.app import watch_application
+from meshnode.cluster import Directory, open_peers
+from meshnode.components import ComponentHost, Planned
+from meshnode.config import Resources
 from meshnode.config.configuration import merged
 from meshnode.config.nodeoptions import NodeOptions, NodeStarted
-from meshnode.defaults import Naming, embedded_store, name_resolution, refuse_http_endpoints
+from meshnode.defaults import embedded_store, name_resolution, refuse_http_endpoints
 from meshnode.errors import ConfigError, Problem
 from meshnode.interfaces import Instance, NameResolver
 from meshnode.registry import Registry
 from meshnode.resiliency import Policies
 from meshnode.security.access import AccessPolicy, ApiRules
-from meshnode.security.tokens import TokenCheck
+from meshnode.surfaces import Parts, Plan, Surfaces, build_surfaces
 from meshnode.surroundings import (
     Surroundings,
     api_listeners,
@@ -53,17 +40,11 @@ from meshnode.surroundings import (
     open_app,
 )
 from meshnode.telemetry.logs import LogTail
-from meshnode.transport import AnyListener, KeepAlive, Server
 from meshnode.unserved import remarks, without_denied
 
 __all__ = ["Node", "Surroundings", "mistakes", "open_node"]
 
 _log = logging.getLogger("meshnode.node")
-_SERVICES = (
-    "dapr.proto.runtime.v1.Dapr",
-    "dapr.proto.internals.v1.ServiceInvocation",
-    "meshnode.admin.v1.Admin",
-)
 
 
 @final
@@ -73,11 +54,10 @@ class Node:
     def __init__(
         self,
         options: NodeOptions,
-        parts: _Parts,
-        surfaces: _Surfaces,
+        parts: Parts,
+        surfaces: Surfaces,
         started: NodeStarted,
         tail: LogTail,
-        leaving: trio.Event,
     ) -> None:
         self.options = options
         self.started = started
@@ -88,7 +68,8 @@ class Node:
         self._health = surfaces.health
         self._servers = (surfaces.internal, surfaces.api)
         self._tail = tail
-        self._leaving = leaving
+        self._leaving = surfaces.leaving
+        self._inbound = surfaces.inbound
         self._patience = trio.CancelScope()
 
     def stop(self) -> None:
@@ -111,6 +92,8 @@ class Node:
             waiting, grace = len(self.live), self.options.graceful_shutdown
             _log.info("Shutting down: %d requests in flight, %g s grace", waiting, grace)
             self._patience.deadline = trio.current_time() + grace
+            # Deliveries first: while it works on an event the application may need its API.
+            await self._inbound.ended.wait()
             for server in self._servers:
                 await server.drain()
         left = list(self.live)
@@ -154,13 +137,12 @@ async def open_node(
         started = NodeStarted(
             tuple(one.address for one in listeners), parts.internal_address, tuple(plan.notes)
         )
-        surfaces = _surfaces(options, parts, around, started)
+        surfaces = build_surfaces(options, parts, around, started)
 
         nursery = await stack.enter_async_context(_serving())
         await nursery.start(surfaces.internal.serve, parts.internal_listeners)
         instance = Instance(options.app_id, parts.internal_address, options.namespace)
-        leaving = trio.Event()
-        await nursery.start(_announced, parts.resolver, instance, leaving)
+        await nursery.start(_announced, parts.resolver, instance, surfaces.leaving)
         await nursery.start(surfaces.api.serve, listeners)
         where = (started.grpc_address, started.internal_address)
         _log.info("meshnode %s for %s: API on %s, internal on %s", __version__, options.app_id, *where)
@@ -169,11 +151,13 @@ async def open_node(
 
         def ready() -> None:
             surfaces.state.ready = True
+            surfaces.inbound.app_ready.set()
             surfaces.health.set("", True)
             on_app_ready()
 
+        nursery.start_soon(surfaces.inbound.run)
         nursery.start_soon(watch_application, parts.app, options.app_health, ready)
-        yield Node(options, parts, surfaces, started, around.tail, leaving)
+        yield Node(options, parts, surfaces, started, around.tail)
 
 
 async def _announced(
@@ -192,24 +176,7 @@ async def _announced(
 # --- what is known before anything is opened
 
 
-@frozen
-class _Plan:
-    configuration: Configuration
-    api_rules: ApiRules
-    access: AccessPolicy
-    resiliencies: tuple[str, ...]
-    policies: Policies
-    naming: Naming
-    host: ComponentHost
-    components: Sequence[Planned]
-    notes: list[str]
-
-    @property
-    def needs_asyncio(self) -> bool:
-        return self.naming.driver.needs_asyncio or any(one.driver.needs_asyncio for one in self.components)
-
-
-def _plan(options: NodeOptions, resources: Resources, registry: Registry, around: Surroundings) -> _Plan:
+def _plan(options: NodeOptions, resources: Resources, registry: Registry, around: Surroundings) -> Plan:
     """Everything that can be found wrong without opening anything is found wrong here."""
     # As in Dapr a resource's namespace counts only where the node was given one.
     namespace = options.env.get("NAMESPACE", "")
@@ -220,7 +187,7 @@ def _plan(options: NodeOptions, resources: Resources, registry: Registry, around
     api_rules = ApiRules()
     with _collecting(problems):
         api_rules = ApiRules(configuration.api, configuration.source)
-    notes = remarks(options, resources, configuration)
+    notes = remarks(options, configuration)
     resources = without_denied(resources, configuration, notes)
     with _collecting(problems):
         refuse_http_endpoints(resources)
@@ -245,7 +212,7 @@ def _plan(options: NodeOptions, resources: Resources, registry: Registry, around
         components = host.plan(embedded_store(options, notes) if bare else resources.components)
     if problems or naming is None:
         raise ConfigError(problems)
-    return _Plan(
+    return Plan(
         configuration=configuration,
         api_rules=api_rules,
         access=AccessPolicy.of(configuration.access_control),
@@ -254,6 +221,7 @@ def _plan(options: NodeOptions, resources: Resources, registry: Registry, around
         naming=naming,
         host=host,
         components=components,
+        subscriptions=resources.subscriptions,
         notes=notes,
     )
 
@@ -279,20 +247,7 @@ def _collecting(problems: list[Problem]) -> Iterator[None]:
 # --- what is opened
 
 
-@frozen
-class _Parts:
-    plan: _Plan
-    internal_listeners: Sequence[AnyListener]
-    internal_address: str
-    opened: Sequence[Opened]
-    resolver: NameResolver
-    peers: Peers
-    app: AppChannel
-
-
-async def _open_parts(
-    stack: AsyncExitStack, options: NodeOptions, plan: _Plan, around: Surroundings
-) -> _Parts:
+async def _open_parts(stack: AsyncExitStack, options: NodeOptions, plan: Plan, around: Surroundings) -> Parts:
     limits = limits_of(options)
     await stack.enter_async_context(asyncio_loop(plan.needs_asyncio))
     internal = await around.listen(join_address(plan.naming.bind_address, options.internal_grpc_port))
@@ -301,7 +256,7 @@ async def _open_parts(
     opened = await stack.enter_async_context(plan.host.opened(plan.components))
     resolver = await stack.enter_async_context(plan.naming.open(around.wall, around.rng))
     peers = open_peers(Directory(resolver), dial=around.dial, rng=around.rng, limits=limits)
-    return _Parts(
+    return Parts(
         plan=plan,
         internal_listeners=internal,
         internal_address=plan.naming.announced(internal[0].address),
@@ -319,79 +274,3 @@ async def _serving() -> AsyncIterator[trio.Nursery]:
             yield nursery
         finally:
             nursery.cancel_scope.cancel()
-
-
-# --- what is served
-
-
-@frozen
-class _Surfaces:
-    api: Server
-    internal: Server
-    health: Health
-    live: LiveCalls
-    state: NodeState
-    stopping: trio.Event
-
-
-def _surfaces(options: NodeOptions, parts: _Parts, around: Surroundings, started: NodeStarted) -> _Surfaces:
-    """The blocks, the APIs over them and the two servers that carry these."""
-    plan, live, health, stopping = parts.plan, LiveCalls(), Health(), trio.Event()
-    invocation, proxy = _calling(options, parts, around)
-    stores = build_stores(parts.opened, plan.policies, options.app_id, options.namespace)
-    state = StateBlock(options.app_id, stores)
-    metadata = NodeMetadata(
-        app_id=options.app_id,
-        components=records_of(parts.opened),
-        connection=app_connection(options),
-        resiliencies=plan.resiliencies,
-        features=(),
-        shutdown=stopping.set,
-    )
-    api_logging = plan.configuration.api_logging if options.api_logging is None else options.api_logging
-    gate = Gate(live, TokenCheck(options.api_token or ""), rules=plan.api_rules, api_logging=api_logging)
-    inner_gate = Gate(live, TokenCheck(""))
-    node_state = NodeState(stopping)
-    servers: list[Server] = []
-    admin = AdminApi(
-        facts=NodeFacts(
-            app_id=options.app_id,
-            namespace=options.namespace,
-            grpc_address=started.grpc_address,
-            internal_address=started.internal_address,
-            state=node_state,
-            connections=lambda: sum(server.connections for server in servers),
-            started_at=around.wall(),
-            health_checked=options.app_health is not None,
-        ),
-        metadata=metadata,
-        app=parts.app,
-        policies=plan.policies,
-        live=live,
-        tail=around.tail,
-        gate=gate,
-    )
-    dapr = DaprApi(invocation=invocation, state=state, query=StateQuery(state), metadata=metadata, gate=gate)
-    served = [dapr.handlers(), admin.handlers(), health.handlers()]
-    limits = limits_of(options)
-    internal = InternalApi(invocation, inner_gate, max_message=limits.message_size, access=plan.access)
-    common: dict[str, Any] = {"limits": limits, "keepalive": KeepAlive(), "encode_details": encode_details}
-    to_app, to_peers = guarded(proxy.from_peer, inner_gate), guarded(proxy.from_application, gate)
-    servers.append(Server([*served, Reflection(served).handlers()], fallback=to_peers, **common))
-    servers.append(Server([internal.handlers(), health.handlers()], fallback=to_app, **common))
-    for service in _SERVICES:
-        health.set(service, True)
-    return _Surfaces(servers[0], servers[1], health, live, node_state, stopping)
-
-
-def _calling(options: NodeOptions, parts: _Parts, around: Surroundings) -> tuple[Invocation, Proxy]:
-    """The two blocks through which applications call each other."""
-    common: dict[str, Any] = {
-        "app_id": options.app_id,
-        "namespace": options.namespace,
-        "app": parts.app,
-        "peers": parts.peers,
-        "policies": parts.plan.policies,
-        "rng": around.rng,
-    }
-    return Invocation(**common, host=parts.plan.naming.host), Proxy(**common, access=parts.plan.access)

@@ -26,9 +26,9 @@ def without_denied(resources: Resources, configuration: Configuration, notes: li
     return evolve(resources, components=tuple(kept))
 
 
-def remarks(options: NodeOptions, resources: Resources, configuration: Configuration) -> list[str]:
+def remarks(options: NodeOptions, configuration: Configuration) -> list[str]:
     """One sentence for each thing that is accepted and has no effect."""
-    return [*_of_configuration(configuration), *_of_subscriptions(resources), *_of_flags(options)]
+    return [*_of_configuration(configuration), *_of_flags(options)]
 
 
 def _of_configuration(configuration: Configuration) -> Iterator[str]:
@@ -52,12 +52,6 @@ def _of_configuration(configuration: Configuration) -> Iterator[str]:
             yield f"{name}: has no effect until the node has that block"
     for name in configuration.ignored:
         yield f"{name}: has no effect, for the node speaks gRPC only"
-
-
-def _of_subscriptions(resources: Resources) -> Iterator[str]:
-    if resources.subscriptions:
-        names = ", ".join(one.name for one in resources.subscriptions)
-        yield f"subscriptions have no effect until the node has a pubsub block: {names}"
 
 
 def _of_flags(options: NodeOptions) -> Iterator[str]:

@@ -7,9 +7,12 @@ from __future__ import annotations
 from typing import Any, final
 
 from meshnode.api.service import Gate, Implementation, Stream, bind
+from meshnode.blocks.bindings import OutputBindings
 from meshnode.blocks.call import Call
+from meshnode.blocks.customheaders import metadata_headers
 from meshnode.blocks.invocation import AppFailed, Invocation
 from meshnode.blocks.metadata import NodeMetadata
+from meshnode.blocks.pubsub import Publishing, Subscriptions
 from meshnode.blocks.state import StateBlock
 from meshnode.blocks.statequery import StateQuery
 from meshnode.transport import rules
@@ -30,12 +33,18 @@ class DaprApi:
         invocation: Invocation,
         state: StateBlock,
         query: StateQuery,
+        publishing: Publishing,
+        subscriptions: Subscriptions,
+        bindings: OutputBindings,
         metadata: NodeMetadata,
         gate: Gate,
     ) -> None:
         self._invocation = invocation
         self._state = state
         self._query = query
+        self._publishing = publishing
+        self._subscriptions = subscriptions
+        self._bindings = bindings
         self._metadata = metadata
         self._gate = gate
 
@@ -47,8 +56,17 @@ class DaprApi:
             "SaveState": lambda request, stream, call: self._state.save(request, call),
             "DeleteState": lambda request, stream, call: self._state.delete(request, call),
             "DeleteBulkState": lambda request, stream, call: self._state.bulk_delete(request, call),
-            "ExecuteStateTransaction": lambda request, stream, call: self._state.transact(request, call),
+            "ExecuteStateTransaction": lambda request, stream, call: self._state.transact(
+                request, call, stream.headers
+            ),
             "QueryStateAlpha1": lambda request, stream, call: self._query.query(request, call),
+            "PublishEvent": lambda request, stream, call: self._publishing.publish(
+                request, stream.headers, call
+            ),
+            "BulkPublishEvent": self._bulk_publish,
+            "BulkPublishEventAlpha1": self._bulk_publish,
+            "SubscribeTopicEventsAlpha1": lambda _, stream, call: self._subscriptions.stream(stream, call),
+            "InvokeBinding": self._invoke_binding,
             "GetMetadata": self._get_metadata,
             "SetMetadata": self._set_metadata,
             "Shutdown": self._shutdown,
@@ -77,6 +95,21 @@ class DaprApi:
         await stream.send_message(answer.message)
         await stream.send_trailing_metadata(metadata=rules.metadata_of(answer.trailers))
         return None
+
+    async def _bulk_publish(
+        self, request: runtime.BulkPublishRequest, stream: Stream, call: Call
+    ) -> runtime.BulkPublishResponse:
+        return await self._publishing.bulk_publish(request, stream.headers, call)
+
+    async def _invoke_binding(
+        self, request: runtime.InvokeBindingRequest, stream: Stream, call: Call
+    ) -> runtime.InvokeBindingResponse:
+        answer = await self._bindings.invoke(request, stream.headers, call)
+        if answer.metadata:
+            named = {f"metadata.{name}": value for name, value in answer.metadata.items()}
+            pairs = list(metadata_headers(named))
+            await stream.send_initial_metadata(metadata=rules.metadata_of(pairs))
+        return answer
 
     async def _get_metadata(
         self, request: runtime.GetMetadataRequest, stream: Stream, call: Call

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import socket
-from typing import Protocol, Self, TypeVar, final
+from typing import final
 
 from attrs import frozen
 from grpclib.const import Status
@@ -19,7 +19,7 @@ from meshnode.app import AppChannel
 from meshnode.blocks.call import Call
 from meshnode.blocks.internalmetadata import CALLEE, CALLER, from_internal, to_internal
 from meshnode.blocks.scoped import scoped_app_call
-from meshnode.blocks.unary import call_unary
+from meshnode.blocks.unary import call_unary, decoded
 from meshnode.cluster import Peers
 from meshnode.errors import CircuitOpen, ErrorInfoDetail, InvalidArgument, MeshError
 from meshnode.resiliency import Policies
@@ -151,7 +151,7 @@ class Invocation:
         if answer.error is not None:
             raise answer.error
         sender = f"the node of {target.app_id}"
-        return _decoded(internals.InternalInvokeResponse, answer.message or b"", sender)
+        return decoded(internals.InternalInvokeResponse, answer.message, sender)
 
     async def call_application(
         self, request: internals.InternalInvokeRequest, call: Call
@@ -177,7 +177,7 @@ class Invocation:
             return internals.InternalInvokeResponse(status=_internal_status(lost))
         message = None
         if answer.message is not None:
-            message = _decoded(common.InvokeResponse, answer.message, "the application")
+            message = decoded(common.InvokeResponse, answer.message, "the application")
         return internals.InternalInvokeResponse(
             status=_internal_status(answer.error),
             headers=to_internal(answer.headers),
@@ -212,21 +212,6 @@ def _invoke_failed(app_id: str, cause: str) -> MeshError:
         ErrorInfoDetail("ERR_DIRECT_INVOKE"),
         status=Status.INTERNAL,
     )
-
-
-class _Parsed(Protocol):
-    @classmethod
-    def parse(cls, data: bytes) -> Self: ...
-
-
-P = TypeVar("P", bound=_Parsed)
-
-
-def _decoded(kind: type[P], data: bytes, sender: str) -> P:
-    try:
-        return kind.parse(data)
-    except ValueError as error:
-        raise GRPCError(Status.INTERNAL, f"{sender} sent a malformed message: {error}") from error
 
 
 def _status(code: int) -> Status:

@@ -8,9 +8,11 @@ from typing import Any, final
 from attrs import frozen
 
 from meshnode import __version__
+from meshnode.blocks.pubsub import TopicSubscription
 from meshnode.components import Opened
 from meshnode.config.nodeoptions import NodeOptions
 from meshnode.errors import BadRequestDetail, InvalidArgument, MeshError, Status
+from meshnode.interfaces import InputBinding, OutputBinding
 from meshnode.resiliency import go_duration
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
 
@@ -43,6 +45,7 @@ class NodeMetadata:
         components: Sequence[ComponentRecord],
         connection: runtime.AppConnectionProperties | None,
         resiliencies: Sequence[str],
+        subscriptions: Callable[[], Sequence[TopicSubscription]],
         features: Sequence[str],
         shutdown: Callable[[], None],
     ) -> None:
@@ -50,6 +53,7 @@ class NodeMetadata:
         self.components = tuple(components)
         self._connection = connection
         self._resiliencies = tuple(resiliencies)
+        self._subscriptions = subscriptions
         self._features = tuple(features)
         self._shutdown = shutdown
         self._extended = {"daprRuntimeVersion": f"meshnode {__version__}"}
@@ -72,6 +76,7 @@ class NodeMetadata:
             actor_runtime=runtime.ActorRuntime(
                 runtime_status=runtime.ActorRuntimeActorRuntimeStatus.DISABLED
             ),
+            subscriptions=[_described(one) for one in self._subscriptions()],
             resiliencies=[runtime.MetadataResiliency(name=name) for name in self._resiliencies],
         )
 
@@ -97,13 +102,33 @@ def records_of(opened: Sequence[Opened]) -> list[ComponentRecord]:
     records = []
     for one in opened:
         component = one.planned.component
-        features: frozenset[Any] = getattr(one.instance, "features", frozenset())
-        capabilities = sorted(feature.value for feature in features)
+        capabilities = _capabilities(one.instance)
         state = "failed" if one.instance is None else "ready"
         records.append(
             ComponentRecord(component.name, component.type, component.version, capabilities, state, one.error)
         )
     return records
+
+
+def _capabilities(instance: Any) -> list[str]:
+    features: frozenset[Any] = getattr(instance, "features", frozenset())
+    directions = {"INPUT_BINDING": InputBinding, "OUTPUT_BINDING": OutputBinding}
+    named = [name for name, kind in directions.items() if isinstance(instance, kind)]
+    return [*named, *sorted(feature.value for feature in features)]
+
+
+def _described(one: TopicSubscription) -> runtime.PubsubSubscription:
+    rules = [runtime.PubsubSubscriptionRule(match=rule.match, path=rule.path) for rule in one.routes.rules]
+    if one.routes.default is not None:
+        rules.append(runtime.PubsubSubscriptionRule(path=one.routes.default))
+    return runtime.PubsubSubscription(
+        pubsub_name=one.broker.name,
+        topic=one.topic,
+        metadata=dict(one.metadata),
+        rules=runtime.PubsubSubscriptionRules(rules=rules),
+        dead_letter_topic=one.dead_letter_topic,
+        type=runtime.PubsubSubscriptionType[one.kind.name],
+    )
 
 
 def app_connection(options: NodeOptions) -> runtime.AppConnectionProperties | None:

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar, final
+from typing import Protocol, TypeVar, final
 
 from attrs import frozen
 
@@ -43,11 +43,12 @@ from meshnode.interfaces import (
     StateStore,
 )
 from meshnode.resiliency import Policy
+from meshnode.transport import HeaderBlock
 from meshnode.wire.dapr.proto.common import v1 as common
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
 from meshnode.wire.google.protobuf import Empty
 
-__all__ = ["StateBlock", "Store"]
+__all__ = ["Announced", "Outbox", "StateBlock", "Store"]
 
 T = TypeVar("T")
 
@@ -71,13 +72,44 @@ class Store:
     cipher: ValueCipher | None = None
 
 
+@frozen
+class Announced:
+    """A transaction whose events have been announced: what goes to the store, and the markers among it."""
+
+    operations: Sequence[StateOperation]
+    markers: Sequence[str]
+
+
+class Outbox(Protocol):
+    """What publishes the upserts of a store's transactions."""
+
+    async def announce(
+        self,
+        asked: Sequence[runtime.TransactionalStateOperation],
+        operations: Sequence[StateOperation],
+        headers: HeaderBlock | None,
+        call: Call,
+    ) -> Announced:
+        """Before the transaction: `asked` and `operations` are the same ones, before and after key prefix
+        and encryption. What is returned is to be committed.
+        """
+        ...
+
+    async def committed(self, store: StateStore, announced: Announced) -> bool:
+        """After a transaction that failed: whether an attempt of it went through all the same."""
+        ...
+
+
 @final
 class StateBlock:
     """All state stores of one node, by component name."""
 
-    def __init__(self, app_id: str, stores: Mapping[str, Store]) -> None:
+    def __init__(
+        self, app_id: str, stores: Mapping[str, Store], outboxes: Mapping[str, Outbox] | None = None
+    ) -> None:
         self._app_id = app_id
         self._stores = dict(stores)
+        self._outboxes = dict(outboxes or {})
 
     async def get(self, request: runtime.GetStateRequest, call: Call) -> runtime.GetStateResponse:
         store = self.store(request.store_name)
@@ -169,7 +201,13 @@ class StateBlock:
             ) from error
         return _EMPTY
 
-    async def transact(self, request: runtime.ExecuteStateTransactionRequest, call: Call) -> Empty:
+    async def transact(
+        self,
+        request: runtime.ExecuteStateTransactionRequest,
+        call: Call,
+        headers: HeaderBlock | None = None,
+    ) -> Empty:
+        """`headers` are the call's own, for the trace of the events of a store with an outbox."""
         store = self.store(request.store_name)
         if Feature.TRANSACTIONAL not in store.driver.features:
             raise MeshError(
@@ -181,9 +219,19 @@ class StateBlock:
         operations = [self._operation(store, operation) for operation in request.operations]
         if not operations:
             return _EMPTY
+        outbox, announced = self._outboxes.get(store.name), None
+        if outbox is not None:
+            announced = await outbox.announce(request.operations, operations, headers, call)
+            operations = list(announced.operations)
         try:
             await scoped(store.policy, partial(store.driver.transact, operations, request.metadata), call)
         except MeshError as error:
+            if (
+                outbox is not None
+                and announced is not None
+                and await outbox.committed(store.driver, announced)
+            ):
+                return _EMPTY
             # Inside a transaction the reference answers INTERNAL for etags too.
             code = error.code if isinstance(error, CircuitOpen) else Status.INTERNAL
             raise _failed(

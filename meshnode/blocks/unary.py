@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, Self, TypeVar
 
 from attrs import frozen
 from grpclib.const import Status
@@ -17,13 +17,21 @@ from grpclib.const import Status
 from meshnode.transport import Channel, Deadline, GRPCError, rules
 from meshnode.transport.messages import frame
 
-__all__ = ["Answer", "call_unary", "request_headers"]
+__all__ = ["Answer", "Encodable", "call_unary", "decoded", "request_headers"]
 
 Pair = tuple[bytes, bytes]
 
 
-class _Message(Protocol):
+class Encodable(Protocol):
     def __bytes__(self) -> bytes: ...
+
+
+class _Parsed(Protocol):
+    @classmethod
+    def parse(cls, data: bytes) -> Self: ...
+
+
+P = TypeVar("P", bound=_Parsed)
 
 
 @frozen
@@ -57,7 +65,7 @@ def request_headers(
 
 
 async def call_unary(
-    channel: Channel, path: bytes, request: _Message, deadline: Deadline | None, extra: Sequence[Pair] = ()
+    channel: Channel, path: bytes, request: Encodable, deadline: Deadline | None, extra: Sequence[Pair] = ()
 ) -> Answer:
     """Make the call. Raises `ConnectionLost` when no answer came; a failure that the other side answered is
     an `Answer`.
@@ -69,3 +77,11 @@ async def call_unary(
         error = error or GRPCError(Status.INTERNAL, "the call ended without a reply message")
         return Answer(error, None, response.headers, response.trailers)
     return Answer(None, response.frame[5:], response.headers, response.trailers)
+
+
+def decoded(kind: type[P], data: bytes | None, sender: str) -> P:
+    """A reply's message. Raises `GRPCError` INTERNAL for bytes that are none."""
+    try:
+        return kind.parse(data or b"")
+    except ValueError as error:
+        raise GRPCError(Status.INTERNAL, f"{sender} sent a malformed message: {error}") from error

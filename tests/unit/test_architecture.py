@@ -27,7 +27,7 @@ LAYERS: list[set[str]] = [
     {"surroundings"},
     {"blocks"},
     {"api"},
-    {"node"},
+    {"surfaces", "node"},
     {"process"},
     {"testing", "cli", "quickstarts"},
     {"__main__"},

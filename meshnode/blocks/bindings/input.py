@@ -1,0 +1,166 @@
+"""Input bindings: what happens outside reaches OnBindingEvent, and what the application answers is done:
+state saved, output bindings invoked.
+
+Nothing is read before the application is ready and, unless the component's `direction` asks for input, has
+named the binding in ListInputBindings. An event counts as taken when the application answered and what it
+asked for has been done; in Dapr a failure of the latter is a line in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping
+from functools import partial
+from typing import final
+
+import trio
+
+from meshnode.app import AppChannel
+from meshnode.blocks.bindings.components import Binding
+from meshnode.blocks.bindings.output import OutputBindings
+from meshnode.blocks.call import Call, LiveCalls
+from meshnode.blocks.keeping import keep_going, pause_for_breaker, wait_for_app
+from meshnode.blocks.state import StateBlock
+from meshnode.blocks.unary import call_unary, decoded
+from meshnode.errors import CircuitOpen, MeshError, Status
+from meshnode.interfaces import BindingEvent, BindingRequest, Outcome
+from meshnode.resiliency import Policies, run, unwrap
+from meshnode.telemetry.tracecontext import next_traceparent
+from meshnode.transport import Deadline, GRPCError
+from meshnode.wire.dapr.proto.runtime import v1 as runtime
+from meshnode.wire.google.protobuf import Empty
+
+__all__ = ["InputBindings"]
+
+_log = logging.getLogger("meshnode.bindings")
+
+_ON_EVENT = b"/dapr.proto.runtime.v1.AppCallback/OnBindingEvent"
+_CREATE = "create"
+_PARALLEL = runtime.BindingEventResponseBindingEventConcurrency.PARALLEL
+
+
+@final
+class InputBindings:
+    """The input side of a node's bindings. `stop` is set when no further event is to be taken."""
+
+    def __init__(
+        self,
+        bindings: Mapping[str, Binding],
+        *,
+        app: AppChannel,
+        policies: Policies,
+        output: OutputBindings,
+        state: StateBlock,
+        live: LiveCalls,
+        rng: random.Random,
+        stop: trio.Event,
+    ) -> None:
+        self._rng = rng
+        self._bindings = [one for one in bindings.values() if one.input is not None]
+        self._app = app
+        self._policies = policies
+        self._output = output
+        self._state = state
+        self._live = live
+        self._stop = stop
+
+    async def run(self) -> None:
+        """Read from those that the application wants; return when all have ended, which is after `stop`."""
+        if not self._bindings or not self._app.configured:
+            return
+        named = await self._named() if any(not one.explicit for one in self._bindings) else frozenset()
+        async with trio.open_nursery() as nursery:
+            for one in self._bindings:
+                if one.explicit or one.name in named:
+                    nursery.start_soon(self._read, one)
+                else:
+                    _log.info("app has not subscribed to binding %s.", one.name)
+
+    async def _read(self, binding: Binding) -> None:
+        source = binding.input
+        assert source is not None
+        consume = partial(source.read, partial(self._receive, binding), self._stop)
+        await keep_going(f"input binding {binding.name}", consume, self._stop)
+
+    async def _named(self) -> frozenset[str]:
+        """The bindings that the application lists; none where it has no such list."""
+        try:
+            answer = await run(
+                self._policies.built_in("DaprBuiltInInitializationRetries"), self._list_bindings
+            )
+        except (MeshError, GRPCError) as error:
+            _log.error("error getting input bindings from app: %s", error)
+            return frozenset()
+        return frozenset(answer.bindings)
+
+    async def _list_bindings(self) -> runtime.ListInputBindingsResponse:
+        try:
+            return await runtime.AppCallbackStub(self._app.channel).list_input_bindings(
+                Empty(), metadata=self._app.own_metadata
+            )
+        except GRPCError as error:
+            if error.status is not Status.UNIMPLEMENTED:
+                raise
+            return runtime.ListInputBindingsResponse()
+
+    async def _receive(self, binding: Binding, event: BindingEvent) -> Outcome:
+        """One event's way into the application and back."""
+        call = self._live.begin(f"/bindings/{binding.name}", binding.name, None)
+        try:
+            return await self._deliver(binding, event, call)
+        finally:
+            self._live.end(call)
+
+    async def _deliver(self, binding: Binding, event: BindingEvent, call: Call) -> Outcome:
+        policy = binding.inbound
+        view = None if policy.is_noop else call.watched(policy, policy.target)
+        attempt = partial(self._attempt, binding, event)
+        while await wait_for_app(self._app, self._stop):
+            try:
+                response = await run(policy, attempt, view=view)
+                await self._act_on(response, call)
+            except CircuitOpen:
+                await pause_for_breaker(policy, self._stop)
+            except Exception as raised:  # the boundary of a delivery: whatever it was, the event is kept
+                error = unwrap(raised)
+                known = isinstance(error, MeshError | GRPCError)
+                text = "error from app consumer for binding [%s]: %s"
+                _log.warning(text, binding.name, error, exc_info=None if known else error)
+                return Outcome.RETRY
+            else:
+                return Outcome.ACK
+        return Outcome.RETRY
+
+    async def _attempt(self, binding: Binding, event: BindingEvent) -> runtime.BindingEventResponse:
+        seconds = binding.inbound.timeout
+        deadline = Deadline.after(seconds) if seconds else None
+        request = runtime.BindingEventRequest(
+            name=binding.name, data=event.data, metadata=dict(event.metadata)
+        )
+        incoming = event.metadata.get("traceparent", "").encode("ascii", "replace")
+        trace = (b"traceparent", next_traceparent(incoming or None, self._rng))
+        headers = [trace, *self._app.own_headers()]
+        channel = self._app.channel
+        async with self._app.admitted():
+            answer = await call_unary(channel, _ON_EVENT, request, deadline, headers)
+        if answer.error is not None:
+            raise answer.error
+        return decoded(runtime.BindingEventResponse, answer.message, "the application")
+
+    async def _act_on(self, response: runtime.BindingEventResponse, call: Call) -> None:
+        if response.states:
+            saving = runtime.SaveStateRequest(store_name=response.store_name, states=response.states)
+            await self._state.save(saving, call)
+        if response.to:
+            data = response.data
+            if response.concurrency == _PARALLEL:
+                async with trio.open_nursery() as nursery:
+                    for name in response.to:
+                        nursery.start_soon(self._send, name, data, call)
+            else:
+                for name in response.to:
+                    await self._send(name, data, call)
+
+    async def _send(self, name: str, data: bytes, call: Call) -> None:
+        await self._output.send(name, BindingRequest(_CREATE, data), call)

@@ -1,0 +1,31 @@
+"""A component's metadata as gRPC metadata: how Dapr hands on what a broker or a binding says of a message.
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+__all__ = ["metadata_headers"]
+
+_NOT_SENT = frozenset(
+    {"te", "content-type", "content-length", "user-agent", "host", "connection", "traceparent", "tracestate"}
+    | {"dapr-api-token", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
+)
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
+
+
+def metadata_headers(metadata: Mapping[str, str]) -> Iterator[tuple[bytes, bytes]]:
+    """Header pairs; names and values that gRPC cannot carry, and reserved ones, are left out."""
+    for key, value in metadata.items():
+        name = key.lower()
+        if (
+            not name
+            or name in _NOT_SENT
+            or name.startswith(("grpc-", "."))
+            or name.endswith("-bin")
+            or not _NAME.issuperset(name)
+            or not (value.isascii() and value.isprintable())
+        ):
+            continue
+        yield name.encode(), value.encode()

@@ -1,0 +1,108 @@
+"""What every delivery into the application shares: consumers that outlive the absences of what they consume,
+and waiting while nothing may be delivered.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import final
+
+import trio
+
+from meshnode.app import AppChannel
+from meshnode.errors import MeshError
+from meshnode.resiliency import Policy, unwrap
+
+__all__ = ["keep_going", "pause_for_breaker", "unless_stopped", "wait_for_app"]
+
+_log = logging.getLogger("meshnode.inbound")
+
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 30.0
+_MIN_PAUSE = 0.05
+"""Seconds between looks at a breaker that is half-open and busy with its probe."""
+
+
+@final
+class _Pause:
+    """Seconds before each further try: they double, up to half a minute, and start over after success."""
+
+    def __init__(self) -> None:
+        self._next = _FIRST_PAUSE
+
+    def succeeded(self) -> None:
+        self._next = _FIRST_PAUSE
+
+    def next(self) -> float:
+        pause, self._next = self._next, min(self._next * 2, _LONGEST_PAUSE)
+        return pause
+
+
+async def keep_going(
+    what: str,
+    consume: Callable[..., Awaitable[object]],
+    stop: trio.Event,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    patient: bool = True,
+) -> None:
+    """Run `consume(task_status=…)` until `stop`, again and again after it has failed; `what` is its name in
+    the log.
+
+    Started when it has started for the first time. Unless `patient`, a failure before that is raised.
+    """
+    pause, began = _Pause(), False
+    while True:
+        error: Exception | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(consume)
+                pause.succeeded()
+                if not began:
+                    began = True
+                    task_status.started()
+        except Exception as raised:  # the boundary around a component: its failure is not the node's
+            error = unwrap(raised)
+        if not began and not patient and error is not None and not stop.is_set():
+            raise error
+        if not stop.is_set():
+            await _wait(what, error, pause.next(), stop)
+        if stop.is_set():
+            if not began:
+                task_status.started()
+            return
+
+
+async def _wait(what: str, error: Exception | None, seconds: float, stop: trio.Event) -> None:
+    reason = error if error is not None else "it ended by itself"
+    known = error is None or isinstance(error, MeshError)
+    text = "%s was interrupted: %s. Trying again in %gs"
+    _log.error(text, what, reason, seconds, exc_info=None if known else error)
+    await unless_stopped(seconds, stop)
+
+
+async def unless_stopped(seconds: float, stop: trio.Event) -> None:
+    """Wait so long, or until the stop."""
+    with trio.move_on_after(seconds):
+        await stop.wait()
+
+
+async def pause_for_breaker(policy: Policy, stop: trio.Event) -> None:
+    """Wait until the breaker that refused may let somebody through."""
+    seconds = policy.breaker.opens_in(trio.current_time()) if policy.breaker is not None else 0.0
+    await unless_stopped(max(seconds, _MIN_PAUSE), stop)
+
+
+async def wait_for_app(app: AppChannel, stop: trio.Event) -> bool:
+    """True once the application may be called; False where the stop comes first."""
+    while not app.healthy and not stop.is_set():
+        async with trio.open_nursery() as nursery:
+
+            async def first(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
+                await wait()
+                scope.cancel()
+
+            nursery.start_soon(first, app.wait_healthy, nursery.cancel_scope)
+            nursery.start_soon(first, stop.wait, nursery.cancel_scope)
+    return not stop.is_set()

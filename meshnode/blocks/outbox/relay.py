@@ -1,0 +1,141 @@
+"""The outbox's other side: internal messages become events once their transactions have committed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import TypeVar, final
+
+import trio
+
+from meshnode.blocks.call import Call, LiveCalls
+from meshnode.blocks.keeping import keep_going, unless_stopped
+from meshnode.blocks.outbox.marks import Mark, bury, finish, look
+from meshnode.blocks.outbox.settings import OutboxSettings
+from meshnode.blocks.outbox.writer import OVERRIDES
+from meshnode.blocks.pubsub.brokers import Broker, Brokers
+from meshnode.blocks.pubsub.envelope import Origin, wrap
+from meshnode.blocks.pubsub.events import Event, event_of
+from meshnode.blocks.pubsub.publishing import Publishing
+from meshnode.blocks.scoped import scoped
+from meshnode.blocks.state import Store
+from meshnode.errors import MeshError
+from meshnode.interfaces import Message, Outcome, PublishRequest, SubscribeRequest
+
+__all__ = ["OutboxRelay"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger("meshnode.outbox")
+
+_PATIENCE = 10.0
+"""Seconds a marker may take to appear before its message is discarded or given back, as in Dapr."""
+_FIRST_LOOK, _LONGEST_PAUSE = 0.05, 3.0
+
+
+@final
+class OutboxRelay:
+    """The relay of one store's outbox. `stop` is set when no further message is to be taken."""
+
+    def __init__(
+        self,
+        settings: OutboxSettings,
+        store: Store,
+        brokers: Brokers,
+        publishing: Publishing,
+        live: LiveCalls,
+        stop: trio.Event,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._brokers = brokers
+        self._publishing = publishing
+        self._live = live
+        self._stop = stop
+
+    async def run(self) -> None:
+        """Relay until `stop`."""
+        settings = self._settings
+        broker = self._brokers.find(settings.internal_pubsub)
+        request = SubscribeRequest(broker.prefix + settings.internal_topic)
+        consume = partial(broker.driver.subscribe, request, self._deliver, self._stop)
+        await keep_going(f"outbox of state store {settings.store}", consume, self._stop)
+
+    async def _deliver(self, message: Message) -> Outcome:
+        call = self._live.begin(f"/outbox/{self._settings.store}", self._settings.internal_pubsub, None)
+        try:
+            return await self._relay(message, call)
+        except MeshError as error:
+            _log.error("outbox of state store %s: %s", self._settings.store, error)
+            return Outcome.RETRY
+        finally:
+            self._live.end(call)
+
+    async def _relay(self, message: Message, call: Call) -> Outcome:
+        settings = self._settings
+        try:
+            event = event_of(
+                message, settings.internal_pubsub, settings.internal_topic, raw=False, fresh_id=""
+            )
+        except ValueError as error:
+            text = "outbox of state store %s: a message that is no event stays in topic %s: %s"
+            _log.error(text, settings.store, settings.internal_topic, error)
+            return Outcome.RETRY
+        key = event.text("id")
+        mark = await self._settled(key, call)
+        if mark is Mark.COMMITTED:
+            await self._publish(event, call)
+            await self._ask(partial(finish, self._store.driver, key, remember=not settings.discard), call)
+            return Outcome.ACK
+        if mark is Mark.MISSING:
+            text = "failed to publish outbox topic to pubsub %s: outbox state not found, %s"
+            _log.error(text, settings.pubsub, "rejecting for later processing")
+            return Outcome.RETRY
+        return Outcome.ACK  # published by an earlier delivery, or discarded
+
+    async def _settled(self, key: str, call: Call) -> Mark:
+        """What became of the transaction, waiting for it with patience."""
+        began, pause = trio.current_time(), _FIRST_LOOK
+        while True:
+            mark = await self._ask(partial(look, self._store.driver, key), call)
+            if mark is not Mark.MISSING or self._stop.is_set():
+                return mark
+            if trio.current_time() - began >= _PATIENCE:
+                return await self._missing(key, call)
+            await unless_stopped(pause, self._stop)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _missing(self, key: str, call: Call) -> Mark:
+        if not self._settings.discard:
+            return Mark.MISSING
+        if await self._ask(partial(bury, self._store.driver, key), call):
+            text = "failed to publish outbox topic to pubsub %s: outbox state not found, %s"
+            _log.error(text, self._settings.pubsub, "discarding message")
+            return Mark.BURIED
+        return await self._ask(partial(look, self._store.driver, key), call)
+
+    async def _ask(self, operation: Callable[[], Awaitable[T]], call: Call) -> T:
+        return await scoped(self._store.policy, operation, call)
+
+    async def _publish(self, event: Event, call: Call) -> None:
+        """The event as its subscribers get it; its id is the marker's, so that repetitions show."""
+        settings = self._settings
+        broker: Broker = self._brokers.find(settings.pubsub)
+        origin = Origin(
+            id=event.text("id"),
+            source=self._brokers.app_id,
+            topic=settings.topic,
+            pubsub=settings.pubsub,
+            traceparent=event.text("traceparent"),
+            tracestate=event.text("tracestate"),
+        )
+        data = wrap(event.data, event.text("datacontenttype"), _overrides(event), origin)
+        await self._publishing.send(broker, PublishRequest(settings.topic, data), call)
+
+
+def _overrides(event: Event) -> Mapping[str, str]:
+    value = event.attributes.get(OVERRIDES)
+    if not isinstance(value, dict):
+        return {}
+    return {str(name): one for name, one in value.items() if isinstance(one, str)}
