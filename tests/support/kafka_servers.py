@@ -1,0 +1,175 @@
+"""Real Kafka brokers for tests: one process that is broker and controller (KRaft), on free loopback ports,
+in a folder of its own, ended by its process id.
+
+A broker can be killed, paused and started again on the same ports; its log is on disk, and one that was
+killed has everything it had acknowledged.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import signal
+import subprocess
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.install_kafka import FOLDER
+from support.processes import Process
+from support.redis_servers import free_port
+
+__all__ = ["KafkaBroker", "kafka_broker", "missing_kafka", "shared_broker"]
+
+# What keeps a Java process on this machine small and quick to start.
+_JAVA = ("-Xmx256m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+
+
+def missing_kafka() -> str | None:
+    """Why no broker can be started here, for a skip; None when one can."""
+    if shutil.which("java") is None:
+        return "java is not installed"
+    if not list((FOLDER / "lib").glob("kafka_2.13-*.jar")):
+        return "Apache Kafka is not installed"
+    return None
+
+
+class KafkaBroker:
+    """`settings` are added to server.properties. The listener `PLAINTEXT` is always there, at `address`;
+    `listeners` names more of them with their protocols (`{"TLS": "SSL"}`), each with a port of its own.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, object], listeners: Mapping[str, str], scram: Sequence[str]
+    ) -> None:
+        self.folder = folder / f"kafka-{uuid.uuid4().hex[:8]}"
+        self.folder.mkdir(parents=True)
+        self.ports = {name: free_port() for name in ("PLAINTEXT", *listeners)}
+        self._process: Process | None = None
+        controller = free_port()
+        protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **listeners}
+        places = [f"{name}://127.0.0.1:{port}" for name, port in self.ports.items()]
+        properties = {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": ",".join([*places, f"CONTROLLER://127.0.0.1:{controller}"]),
+            "advertised.listeners": ",".join(places),
+            "listener.security.protocol.map": ",".join(f"{key}:{one}" for key, one in protocols.items()),
+            "log.dirs": self.folder / "data",
+            "num.partitions": 1,
+            "offsets.topic.num.partitions": 1,
+            "offsets.topic.replication.factor": 1,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "transaction.state.log.num.partitions": 1,
+            # A group of tests is complete when its first member is there.
+            "group.initial.rebalance.delay.ms": 0,
+            "group.min.session.timeout.ms": 1000,
+            "log.cleaner.enable": "false",
+            "num.network.threads": 1,
+            "num.io.threads": 2,
+            "background.threads": 2,
+            **settings,
+        }
+        self._config = self.folder / "server.properties"
+        self._config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
+        self._format(scram)
+
+    @property
+    def address(self) -> str:
+        return self.address_of("PLAINTEXT")
+
+    def address_of(self, listener: str) -> str:
+        return f"127.0.0.1:{self.ports[listener]}"
+
+    @property
+    def output(self) -> str:
+        return self._process.output if self._process is not None else ""
+
+    def _java(self, main: str, *arguments: str) -> list[str]:
+        return ["java", *_JAVA, "-cp", f"{FOLDER / 'lib'}/*", main, *arguments]
+
+    def _format(self, scram: Sequence[str]) -> None:
+        """Makes the data folder. `scram` are users of SASL/SCRAM, as the tool's `--add-scram` has them."""
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        users = [word for user in scram for word in ("--add-scram", user)]
+        command = self._java(
+            "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._config), *users
+        )
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=self.folder)
+        if result.returncode:
+            raise RuntimeError(f"Kafka's folder could not be made:\n{result.stdout}{result.stderr}")
+
+    def start(self) -> None:
+        """Returns when it takes requests."""
+        popen = subprocess.Popen(
+            self._java("kafka.Kafka", str(self._config)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            cwd=self.folder,
+        )
+        self._process = Process(popen)
+        try:
+            self._process.wait_for("Kafka Server started", seconds=60)
+        except AssertionError:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """SIGKILL: as in an accident."""
+        if self._process is not None:
+            self._process.end(signal.SIGKILL)
+            assert self._process.popen.stdout is not None
+            self._process.popen.stdout.close()
+            self._process = None
+
+    def pause(self) -> None:
+        """It is there, and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        os.kill(self._process.popen.pid, number)
+
+
+@contextmanager
+def kafka_broker(
+    folder: Path,
+    settings: Mapping[str, object] | None = None,
+    *,
+    listeners: Mapping[str, str] | None = None,
+    scram: Sequence[str] = (),
+) -> Iterator[KafkaBroker]:
+    """A running broker, ended on the way out."""
+    broker = KafkaBroker(folder, settings or {}, listeners or {}, scram)
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.kill()
+
+
+_shared: list[KafkaBroker] = []
+
+
+def shared_broker(folder: Path) -> Iterator[KafkaBroker]:
+    """For a session's fixture: one broker for all test files, ended with the file's fixture that began it."""
+    if reason := missing_kafka():
+        pytest.skip(reason)
+    if _shared:
+        yield _shared[0]
+        return
+    with kafka_broker(folder) as broker:
+        _shared.append(broker)
+        yield broker
+    _shared.clear()
