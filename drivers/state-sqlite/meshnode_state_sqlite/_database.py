@@ -1,4 +1,4 @@
-"""Opening a connection, the tables, and what SQLite's errors mean.
+"""How the store uses its database, and the tables.
 
 Everything here blocks and runs in a worker thread.
 """
@@ -9,63 +9,29 @@ import base64
 import binascii
 import sqlite3
 
-from meshnode.errors import ComponentError, ComponentUnavailable, StateError
-from meshnode_state_sqlite._options import Options, locate
+from meshnode_sqlite_client import Database
 
-__all__ = ["connect", "migrate", "translate"]
+from meshnode.errors import StateError
+from meshnode_state_sqlite._options import Options
 
-_PASSING = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_PROTOCOL,
-        sqlite3.SQLITE_INTERRUPT,
-    }
-)
-"""Errors that may be gone at the next attempt; the low byte of an extended code is the code."""
+__all__ = ["database_of", "migrate"]
 
 
-def translate(error: sqlite3.Error, options: Options) -> ComponentError:
-    """SQLite's error as one of ours, with the database's name in it."""
-    message = f"sqlite database {options.connection_string}: {error}"
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is not None and code & 0xFF in _PASSING:
-        return ComponentUnavailable(message)
-    return StateError(message)
-
-
-def connect(options: Options) -> sqlite3.Connection:
-    """A connection in autocommit mode that gives text as bytes.
-
-    It may move between threads, one at a time.
-    """
-    location = locate(options.connection_string)
-    connection = sqlite3.connect(
-        location.uri,
-        uri=True,
-        isolation_level=None,
-        check_same_thread=False,
-        timeout=max(options.busy_timeout.total_seconds(), 0.0),
+def database_of(options: Options) -> Database:
+    return Database(
+        options.connection_string,
+        StateError,
+        timeout=options.timeout,
+        busy_timeout=options.busy_timeout,
+        disable_wal=options.disable_wal,
+        configure=_configure,
     )
-    try:
-        connection.text_factory = bytes
-        connection.create_function("unbase64", 1, _unbase64, deterministic=True)
-        for pragma in location.pragmas:
-            connection.execute(f"PRAGMA {pragma}")
-        if location.in_memory:
-            connection.execute("PRAGMA journal_mode = MEMORY")
-        elif not location.read_only:
-            connection.execute(f"PRAGMA journal_mode = {'DELETE' if options.disable_wal else 'WAL'}")
-        # Reading something tells a database from another kind of file.
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    """Text comes as bytes, and queries can look into base64."""
+    connection.text_factory = bytes
+    connection.create_function("unbase64", 1, _unbase64, deterministic=True)
 
 
 def _unbase64(value: object) -> str | None:
@@ -76,7 +42,7 @@ def _unbase64(value: object) -> str | None:
         return None
 
 
-def migrate(connection: sqlite3.Connection, options: Options) -> None:
+def migrate(options: Options, connection: sqlite3.Connection) -> None:
     """Creates the tables if they are not there.
 
     The level is kept where Dapr keeps it, so each finds the other's work done.

@@ -14,7 +14,9 @@ import time
 from collections.abc import Sequence
 from typing import final
 
-from meshnode.errors import EtagMismatch, StateError
+from meshnode_sqlite_client import whole
+
+from meshnode.errors import EtagMismatch
 from meshnode.interfaces import Concurrency, DeleteRequest, GetResult, SetRequest, StateOperation
 from meshnode_state_sqlite._options import Options
 
@@ -149,19 +151,10 @@ def transact(
     operations: Sequence[tuple[StateOperation, str]],
     moment: float,
 ) -> None:
-    """All or nothing, inside the batch's transaction: a savepoint undoes it without undoing its
-    neighbours.
-    """
-    connection.execute("SAVEPOINT meshnode")
-    try:
+    """All or nothing."""
+    with whole(connection):
         for operation, new_etag in operations:
             write(connection, sql, operation, new_etag, moment)
-    except (StateError, sqlite3.Error):
-        if connection.in_transaction:
-            connection.execute("ROLLBACK TO meshnode")
-            connection.execute("RELEASE meshnode")
-        raise
-    connection.execute("RELEASE meshnode")
 
 
 def sweep(connection: sqlite3.Connection, sql: Statements, moment: float) -> bool:

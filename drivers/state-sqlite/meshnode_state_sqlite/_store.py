@@ -8,6 +8,7 @@ from functools import partial
 from typing import final
 
 import trio
+from meshnode_sqlite_client import Worker
 
 from meshnode.errors import BulkStateError, ComponentError, StateError
 from meshnode.interfaces import (
@@ -24,7 +25,6 @@ from meshnode.interfaces import (
 )
 from meshnode_state_sqlite import _query, _rows
 from meshnode_state_sqlite._options import Options
-from meshnode_state_sqlite._worker import Worker
 
 __all__ = ["SqliteStore"]
 

@@ -18,14 +18,15 @@ from typing import Any, TypeVar, final
 import trio
 from outcome import Error, Outcome, Value
 
-from meshnode.errors import ComponentUnavailable, MeshError, StateError, Status
-from meshnode_state_sqlite._database import connect, migrate, translate
-from meshnode_state_sqlite._options import Options, locate
+from meshnode.errors import ComponentUnavailable, MeshError, Status
+from meshnode_sqlite_client._database import Database, connect, translate
+from meshnode_sqlite_client._location import locate
 
 __all__ = ["Worker", "open_workers"]
 
 T = TypeVar("T")
 Action = Callable[[sqlite3.Connection], Any]
+Writes = bool | Callable[[sqlite3.Connection], bool]
 
 _MAX_WAITING = 10_000
 _MAX_BATCH = 512
@@ -36,11 +37,14 @@ _STEPS_BETWEEN_CLOCK_CHECKS = 20_000
 class _Job:
     __slots__ = ("action", "outcome", "task", "writes")
 
-    def __init__(self, action: Action, writes: bool, task: trio.lowlevel.Task) -> None:
+    def __init__(self, action: Action, writes: Writes, task: trio.lowlevel.Task) -> None:
         self.action = action
         self.writes = writes
         self.task: trio.lowlevel.Task | None = task
         self.outcome: Outcome[Any] | None = None
+
+    def will_write(self, connection: sqlite3.Connection) -> bool:
+        return self.writes if isinstance(self.writes, bool) else self.writes(connection)
 
     def finish(self, outcome: Outcome[Any]) -> None:
         if self.task is not None:
@@ -50,11 +54,11 @@ class _Job:
 
 @final
 class Worker:
-    """Runs jobs on one connection, a batch at a time. `run` must be running for `call` to return."""
+    """Runs jobs on one connection, a batch at a time."""
 
-    def __init__(self, connection: sqlite3.Connection, options: Options) -> None:
+    def __init__(self, connection: sqlite3.Connection, database: Database) -> None:
         self._connection = connection
-        self._options = options
+        self._database = database
         self._waiting: deque[_Job] = deque()
         self._current: list[_Job] = []
         self._wake = trio.Event()
@@ -63,12 +67,18 @@ class Worker:
         self._deadline = 0.0
         connection.set_progress_handler(self._is_late, _STEPS_BETWEEN_CLOCK_CHECKS)
 
-    async def call(self, action: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
-        """Runs the action in the worker's thread and transaction. It must not keep the connection."""
+    async def call(self, action: Callable[[sqlite3.Connection], T], *, writes: Writes) -> T:
+        """Runs the action in the worker's thread and transaction. It must not keep the connection.
+
+        `writes` may be a function that looks: where nothing in a batch writes there is no transaction, and
+        nobody else's writing is waited for. (What it saw may have changed when the action runs; an action
+        that is to change something looks whether it is in a transaction.)
+        """
         if self._closed:
             raise self._gone()
         if len(self._waiting) >= _MAX_WAITING:
-            raise StateError("too many operations wait for the store", status=Status.RESOURCE_EXHAUSTED)
+            message = f"too many operations wait for the {self._database}"
+            raise self._database.failure(message, status=Status.RESOURCE_EXHAUSTED)
         job = _Job(action, writes, trio.lowlevel.current_task())
         self._waiting.append(job)
         self._wake.set()
@@ -80,19 +90,20 @@ class Worker:
         result: T = await trio.lowlevel.wait_task_rescheduled(abandon)
         return result
 
-    async def run(self) -> None:
-        """Serves jobs until it is cancelled; those that are left then fail as unavailable."""
+    async def run(self, scope: trio.CancelScope) -> None:
+        """Serves jobs until the scope is cancelled; those that are left then fail as unavailable."""
         try:
-            while True:
-                await self._wake.wait()
-                self._current = self._take()
-                if not self._waiting:
-                    self._wake = trio.Event()
-                if self._current:
-                    await trio.to_thread.run_sync(self._run_batch, self._current, limiter=self._limiter)
-                for job in self._current:
-                    assert job.outcome is not None
-                    job.finish(job.outcome)
+            with scope:
+                while True:
+                    await self._wake.wait()
+                    self._current = self._take()
+                    if not self._waiting:
+                        self._wake = trio.Event()
+                    if self._current:
+                        await trio.to_thread.run_sync(self._run_batch, self._current, limiter=self._limiter)
+                    for job in self._current:
+                        assert job.outcome is not None
+                        job.finish(job.outcome)
         finally:
             self._closed = True
             for job in (*self._current, *self._waiting):
@@ -111,18 +122,20 @@ class Worker:
         connection = self._connection
         try:
             self._restart_clock()
-            if any(job.writes for job in batch):
+            self._database.check(connection)
+            if any(job.will_write(connection) for job in batch):
                 connection.execute("BEGIN IMMEDIATE")
             for job in batch:
                 self._run_job(job)
             if connection.in_transaction:
                 self._restart_clock()
                 connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, MeshError) as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            failure = translate(error, self._database) if isinstance(error, sqlite3.Error) else error
             for job in batch:
-                job.outcome = Error(translate(error, self._options))
+                job.outcome = Error(failure)
 
     def _run_job(self, job: _Job) -> None:
         """An error of the job's own stays with it; one that ended the transaction is everybody's and is
@@ -135,33 +148,35 @@ class Worker:
         except sqlite3.Error as error:
             if was_open and not self._connection.in_transaction:
                 raise
-            job.outcome = Error(translate(error, self._options))
+            job.outcome = Error(translate(error, self._database))
         except MeshError as error:
             job.outcome = Error(error)
         except Exception as error:  # a mistake in one job must not take its neighbours down
-            job.outcome = Error(StateError(f"{type(error).__name__}: {error}"))
+            job.outcome = Error(self._database.failure(f"{type(error).__name__}: {error}"))
 
     def _restart_clock(self) -> None:
-        self._deadline = time.monotonic() + self._options.timeout.total_seconds()
+        self._deadline = time.monotonic() + self._database.timeout.total_seconds()
 
     def _is_late(self) -> bool:
         """SQLite asks this every so many steps; True interrupts the statement."""
         return time.monotonic() > self._deadline
 
     def _gone(self) -> ComponentUnavailable:
-        return ComponentUnavailable(f"sqlite database {self._options.connection_string} is closed")
+        return ComponentUnavailable(f"{self._database} is closed")
 
 
-def _open_connections(options: Options) -> list[sqlite3.Connection]:
-    """The writer and, where readers need not wait for it, one for reads and one for queries. Blocks."""
-    location = locate(options.connection_string)
+def _open_connections(
+    database: Database, prepare: Callable[[sqlite3.Connection], None], readers: int
+) -> list[sqlite3.Connection]:
+    """The writer and, where readers need not wait for it, as many more as asked for. Blocks."""
+    location = locate(database.connection_string)
     connections: list[sqlite3.Connection] = []
     try:
-        connections.append(connect(options))
+        connections.append(connect(database))
         if not location.read_only:
-            migrate(connections[0], options)
-        if not (location.in_memory or location.read_only or options.disable_wal):
-            connections += [connect(options), connect(options)]
+            prepare(connections[0])
+        if not (location.in_memory or location.read_only or database.disable_wal):
+            connections += [connect(database) for _ in range(readers)]
     except BaseException:
         for connection in connections:
             connection.close()
@@ -170,15 +185,33 @@ def _open_connections(options: Options) -> list[sqlite3.Connection]:
 
 
 @asynccontextmanager
-async def open_workers(options: Options) -> AsyncIterator[Sequence[Worker]]:
-    """The workers, one or three (see `_open_connections`); their `run` is the caller's to start."""
+async def open_workers(
+    database: Database, prepare: Callable[[sqlite3.Connection], None], *, readers: int = 0
+) -> AsyncIterator[Sequence[Worker]]:
+    """Workers that run until the block is left: the writer, then the readers if there can be any.
+
+    `prepare` makes the tables. The workers do not hear of a cancellation from outside: what the block has to
+    write while it is being cancelled is written.
+    """
     try:
-        connections = await trio.to_thread.run_sync(_open_connections, options)
+        connections = await trio.to_thread.run_sync(_open_connections, database, prepare, readers)
     except sqlite3.Error as error:
-        raise translate(error, options) from error
-    workers = [Worker(connection, options) for connection in connections]
+        raise translate(error, database) from error
+    workers = [Worker(connection, database) for connection in connections]
+    failure: BaseException | None = None
     try:
-        yield workers
+        async with trio.open_nursery() as nursery:
+            scopes = [trio.CancelScope(shield=True) for _ in workers]
+            for worker, scope in zip(workers, scopes, strict=True):
+                nursery.start_soon(worker.run, scope)
+            try:
+                yield workers
+            except BaseException as raised:  # out of the nursery it would come in a group
+                failure = raised
+            for scope in scopes:
+                scope.cancel()
+        if failure is not None:
+            raise failure
     finally:
         # Closing the last connection moves the log into the database; that is worth waiting for, within
         # reason.
