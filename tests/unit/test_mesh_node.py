@@ -560,7 +560,8 @@ async def _start_and_leave(mesh: Mesh) -> None:
 _BUILT = {
     "InvokeService", "GetState", "GetBulkState", "SaveState", "DeleteState", "DeleteBulkState",
     "ExecuteStateTransaction", "QueryStateAlpha1", "GetMetadata", "SetMetadata", "Shutdown",
-    "PublishEvent", "BulkPublishEvent", "BulkPublishEventAlpha1", "SubscribeTopicEventsAlpha1", "InvokeBinding",
+    "PublishEvent", "BulkPublishEvent", "BulkPublishEventAlpha1", "SubscribeTopicEventsAlpha1",
+    "InvokeBinding",
 }  # fmt: skip
 
 

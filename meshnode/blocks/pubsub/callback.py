@@ -20,6 +20,8 @@ from meshnode.wire.dapr.proto.runtime import v1 as runtime
 
 __all__ = ["CallbackReceiver"]
 
+Pair = tuple[bytes, bytes]
+
 _log = logging.getLogger("meshnode.pubsub")
 
 _ON_EVENT = b"/dapr.proto.runtime.v1.AppCallback/OnTopicEvent"
@@ -81,7 +83,7 @@ class CallbackReceiver:
     async def _call_bulk(
         self,
         request: runtime.TopicEventBulkRequest,
-        headers: Sequence[tuple[bytes, bytes]],
+        headers: Sequence[Pair],
         deadline: Deadline | None,
     ) -> Answer:
         """By whichever of the two names the application knows: SDKs have the older one, newer ones both."""
@@ -95,14 +97,14 @@ class CallbackReceiver:
         return answer
 
     async def _call(
-        self, path: bytes, request: Encodable, headers: Sequence[tuple[bytes, bytes]], deadline: Deadline | None
+        self, path: bytes, request: Encodable, headers: Sequence[Pair], deadline: Deadline | None
     ) -> Answer:
         channel = self._app.channel
         own = self._app.own_headers()
         async with self._app.admitted():
             return await call_unary(channel, path, request, deadline, [*headers, *own])
 
-    def _trace(self, arrival: Arrival) -> Iterator[tuple[bytes, bytes]]:
+    def _trace(self, arrival: Arrival) -> Iterator[Pair]:
         incoming = arrival.event.text("traceparent").encode("ascii", "replace")
         yield b"traceparent", next_traceparent(incoming or None, self._rng)
         state = arrival.event.text("tracestate")
