@@ -28,6 +28,8 @@ VERBS = {
     "stop": "stop",
     "invoke": "invoke",
     "state": "state",
+    "publish": "publish",
+    "subscribe": "subscribe",
     "components": "components",
     "breakers": "breakers",
     "explain": "explain",
@@ -43,7 +45,7 @@ VERBS = {
 _PANELS = {
     "Run": ["run", "node", "stop", "new", "quickstart"],
     "Look": ["list", "status", "logs", "breakers", "explain"],
-    "Use": ["invoke", "state"],
+    "Use": ["invoke", "state", "publish", "subscribe"],
     "Develop": ["components", "schema", "stubs"],
     "Tool": ["config", "completion", "version"],
 }

@@ -9,7 +9,7 @@ import rich_click as click
 from meshnode.cli._client import Target, ask, token_metadata
 from meshnode.cli._errors import CliError
 
-__all__ = ["complete_components", "complete_stores", "complete_types"]
+__all__ = ["complete_components", "complete_pubsubs", "complete_stores", "complete_types"]
 
 _PATIENCE = 0.7
 
@@ -17,6 +17,11 @@ _PATIENCE = 0.7
 def complete_stores(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """State stores of the node that the command line names so far."""
     return _names(ctx, incomplete, "state.")
+
+
+def complete_pubsubs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Pub/sub components of that node."""
+    return _names(ctx, incomplete, "pubsub.")
 
 
 def complete_components(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
