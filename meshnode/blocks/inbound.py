@@ -12,6 +12,7 @@ import trio
 
 from meshnode.app import AppChannel
 from meshnode.blocks.bindings import InputBindings
+from meshnode.blocks.keeping import first_of
 from meshnode.blocks.outbox import OutboxRelay
 from meshnode.blocks.pubsub import Subscriptions
 from meshnode.config.subscription import Subscription
@@ -59,15 +60,7 @@ class Inbound:
                 names = ", ".join(one.name for one in self._declared)
                 _log.warning("without --app-port nothing can be delivered: %s", names)
             return
-        async with trio.open_nursery() as nursery:
-
-            async def give_up() -> None:
-                await self._stop.wait()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(give_up)
-            await self.app_ready.wait()
-            nursery.cancel_scope.cancel()
+        await first_of(self.app_ready.wait, self._stop.wait)
         if self._stop.is_set():
             return
         async with trio.open_nursery() as nursery:

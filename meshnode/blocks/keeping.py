@@ -14,7 +14,7 @@ from meshnode.app import AppChannel
 from meshnode.errors import MeshError
 from meshnode.resiliency import Policy, unwrap
 
-__all__ = ["keep_going", "pause_for_breaker", "unless_stopped", "wait_for_app"]
+__all__ = ["first_of", "keep_going", "pause_for_breaker", "unless_stopped", "wait_for_app"]
 
 _log = logging.getLogger("meshnode.inbound")
 
@@ -97,12 +97,17 @@ async def pause_for_breaker(policy: Policy, stop: trio.Event) -> None:
 async def wait_for_app(app: AppChannel, stop: trio.Event) -> bool:
     """True once the application may be called; False where the stop comes first."""
     while not app.healthy and not stop.is_set():
-        async with trio.open_nursery() as nursery:
-
-            async def first(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
-                await wait()
-                scope.cancel()
-
-            nursery.start_soon(first, app.wait_healthy, nursery.cancel_scope)
-            nursery.start_soon(first, stop.wait, nursery.cancel_scope)
+        await first_of(app.wait_healthy, stop.wait)
     return not stop.is_set()
+
+
+async def first_of(*waits: Callable[[], Awaitable[object]]) -> None:
+    """Return when one of them has; the others are cancelled."""
+    async with trio.open_nursery() as nursery:
+
+        async def one(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
+            await wait()
+            scope.cancel()
+
+        for wait in waits:
+            nursery.start_soon(one, wait, nursery.cancel_scope)

@@ -129,6 +129,7 @@ class OutboxRelay:
             pubsub=settings.pubsub,
             traceparent=event.text("traceparent"),
             tracestate=event.text("tracestate"),
+            time=event.text("time"),
         )
         data = wrap(event.data, event.text("datacontenttype"), _overrides(event), origin)
         await self._publishing.send(broker, PublishRequest(settings.topic, data), call)

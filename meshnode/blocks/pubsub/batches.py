@@ -8,10 +8,12 @@ makes the next one.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import final
 
 import trio
 
+from meshnode.blocks.keeping import first_of
 from meshnode.interfaces import Message, Outcome
 
 __all__ = ["DEFAULT_AWAIT_MS", "DEFAULT_COUNT", "Batches"]
@@ -67,7 +69,7 @@ class Batches:
             await self._until(1)
             if not self._stop.is_set():
                 with trio.move_on_after(self._patience):
-                    await self._until(self._most)
+                    await first_of(partial(self._until, self._most), self._stop.wait)
             batch = self._take()
             if not batch:
                 continue

@@ -17,7 +17,7 @@ from attrs import frozen
 from meshnode.blocks.pubsub.contenttypes import is_binary, is_cloud_event, is_json
 from meshnode.blocks.pubsub.jsontext import dump, is_json_text, join_members, split_members
 
-__all__ = ["DEFAULT_TYPE", "Origin", "expiration_text", "wrap"]
+__all__ = ["DEFAULT_TYPE", "Origin", "expiration_text", "time_text", "wrap"]
 
 DEFAULT_TYPE = "com.dapr.event.sent"
 _DEFAULT_CONTENT_TYPE = "text/plain"
@@ -35,7 +35,9 @@ _OVERRIDES = {
 
 @frozen
 class Origin:
-    """What an envelope says of where it comes from. `source` is the app id, `id` a fresh one."""
+    """What an envelope says of where it comes from. `source` is the app id, `id` a fresh one, `time` as
+    `time_text` writes it.
+    """
 
     id: str
     source: str
@@ -43,6 +45,7 @@ class Origin:
     pubsub: str
     traceparent: str
     tracestate: str
+    time: str = ""
 
 
 def wrap(
@@ -71,8 +74,12 @@ def wrap(
 
 def expiration_text(moment: float) -> str:
     """RFC 3339 in UTC, whole seconds, as Dapr writes it; rounded up so that nothing expires early."""
-    whole = int(moment) + (moment > int(moment))
-    return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time_text(int(moment) + (moment > int(moment)))
+
+
+def time_text(moment: float) -> str:
+    """RFC 3339 in UTC, whole seconds."""
+    return datetime.fromtimestamp(int(moment), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _wrapped(data: bytes, content_type: str, metadata: Mapping[str, str], origin: Origin) -> dict[str, str]:
@@ -89,6 +96,8 @@ def _wrapped(data: bytes, content_type: str, metadata: Mapping[str, str], origin
         "traceparent": origin.traceparent,
         "tracestate": origin.tracestate,
     }
+    if origin.time:
+        plain["time"] = origin.time
     plain |= _overrides(metadata)
     attributes = {name: dump(value) for name, value in plain.items()}
     name, text = _data_member(data, content_type)
@@ -145,6 +154,8 @@ def _passed_through(data: bytes, origin: Origin) -> dict[str, str]:
         "type": DEFAULT_TYPE,
         "specversion": _SPEC_VERSION,
     }
+    if origin.time:
+        defaults["time"] = origin.time
     for name, value in defaults.items():
         if attributes.get(name, "null") == "null":
             attributes[name] = dump(value)

@@ -12,7 +12,7 @@ from attrs import evolve
 
 from meshnode.blocks.call import Call
 from meshnode.blocks.pubsub.brokers import Broker, Brokers, pubsub_error
-from meshnode.blocks.pubsub.envelope import Origin, expiration_text, wrap
+from meshnode.blocks.pubsub.envelope import Origin, expiration_text, time_text, wrap
 from meshnode.blocks.scoped import scoped
 from meshnode.errors import (
     BadRequestDetail,
@@ -175,6 +175,7 @@ class Publishing:
             pubsub=pubsub,
             traceparent=next_traceparent(incoming, self._rng).decode(),
             tracestate=(state or b"").decode("utf-8", "replace"),
+            time=time_text(self._wall()),
         )
 
 
