@@ -89,7 +89,7 @@ async def test_a_consumer_that_ends_by_itself_is_started_again(autojump_clock: M
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(keep_going, "test", consume, stop))
-        await trio.sleep(2)
+        await trio.sleep(2.2)
         stop.set()
     assert starts == [0, 0.5, 1, 1.5, 2]
 
