@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio_asyncio
 from meshnode_redis.state import Options, driver
-from support.redis_servers import RedisServer, free_port, redis_cluster, redis_server, sentinel_group
+from support.redis_servers import RedisServer, free_port, proxy, redis_cluster, redis_server, sentinel_group
 
 from meshnode.errors import BulkStateError, ComponentUnavailable, StateError, Status
 from meshnode.interfaces import DeleteRequest, DriverContext, GetRequest, SetRequest
@@ -40,38 +40,6 @@ async def until_it_works(operation):
                 return await operation()
             except ComponentUnavailable:
                 await trio.sleep(0.02)
-
-
-@asynccontextmanager
-async def proxy(server):
-    """A link to the server that can be told to swallow the next answer and hang up."""
-    state = {"swallow": 0}
-
-    async def pump(source, target, answers):
-        async for chunk in source:
-            if answers and state["swallow"]:
-                state["swallow"] -= 1
-                break
-            await target.send_all(chunk)
-        await source.aclose()
-        await target.aclose()
-
-    async def serve(client):
-        upstream = await trio.open_tcp_stream("127.0.0.1", server.port)
-        async with client, upstream, trio.open_nursery() as nursery:
-            for ends in ((client, upstream, False), (upstream, client, True)):
-                nursery.start_soon(quietly, pump, *ends)
-
-    async def quietly(function, *arguments):
-        try:
-            await function(*arguments)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-
-    async with trio.open_nursery() as nursery:
-        (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
-        yield f"127.0.0.1:{listener.socket.getsockname()[1]}", state
-        nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

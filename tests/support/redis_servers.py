@@ -12,14 +12,18 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
+
+import trio
 
 __all__ = [
     "RedisServer",
     "find_redis_server",
     "free_port",
+    "proxy",
     "redis_cluster",
     "redis_server",
     "sentinel_group",
@@ -222,6 +226,38 @@ def sentinel_group(folder: Path, password: str = "") -> Iterator[Sequence[RedisS
             "the sentinel has not found the replica",
         )
         yield master, replica, sentinel
+
+
+@asynccontextmanager
+async def proxy(server: RedisServer) -> AsyncIterator[tuple[str, dict[str, int]]]:
+    """A link to the server that can be told to swallow the next answer and hang up."""
+    state = {"swallow": 0}
+
+    async def pump(source: trio.SocketStream, target: trio.SocketStream, answers: bool) -> None:
+        async for chunk in source:
+            if answers and state["swallow"]:
+                state["swallow"] -= 1
+                break
+            await target.send_all(chunk)
+        await source.aclose()
+        await target.aclose()
+
+    async def serve(client: trio.SocketStream) -> None:
+        upstream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        async with client, upstream, trio.open_nursery() as nursery:
+            nursery.start_soon(quietly, client, upstream, False)
+            nursery.start_soon(quietly, upstream, client, True)
+
+    async def quietly(source: trio.SocketStream, target: trio.SocketStream, answers: bool) -> None:
+        try:
+            await pump(source, target, answers)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        yield f"127.0.0.1:{listener.socket.getsockname()[1]}", state
+        nursery.cancel_scope.cancel()
 
 
 def wait_for(condition: Callable[[], object], complaint: str) -> None:
