@@ -75,6 +75,7 @@ def go_client() -> None:
 
 def main() -> int:
     from support.install_kafka import kafka  # imports this module
+    from support.install_rabbitmq import rabbitmq
 
     (TOOLS / "bin").mkdir(parents=True, exist_ok=True)
     tools: dict[str, Callable[[], None]] = {
@@ -83,6 +84,7 @@ def main() -> int:
         "@dapr/dapr for Node.js": npm_client,
         "Dapr's Go SDK": go_client,
         "Apache Kafka": kafka,
+        "RabbitMQ": rabbitmq,
     }
     for name, install in tools.items():
         try:
