@@ -77,7 +77,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("Resiliency", "resiliencyfile", {_V1: "ResiliencyManifest"}, "resiliency_from", "resiliencies"),
         Kind(
             "Subscription",
-            "subscription",
+            "subscriptionfile",
             {_V1: "SubscriptionManifestV1", _V2: "SubscriptionManifestV2"},
             "subscription_from",
             "subscriptions",

@@ -62,6 +62,7 @@ OURS = {
     "meshnode.config.resiliencyfile",
     "meshnode.config.schema",
     "meshnode.config.sections",
+    "meshnode.config.subscriptionfile",
     "meshnode.quickstarts",
     "meshnode.testing",
     "meshnode_nameresolution_hosts",
