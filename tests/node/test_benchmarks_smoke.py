@@ -94,6 +94,18 @@ async def test_every_store_of_the_state_api(tmp_path: Path) -> None:
     check_loads(written, {f"{verb} {kind}": who for kind, who in roles.items() for verb in ("save", "get")})
 
 
+async def test_every_broker_of_the_pubsub_api(tmp_path: Path) -> None:
+    arguments = ("--rounds", "1", "--count", "20", "--warm-up", "5", "--in-flight", "3")
+    written = run("pubsub.py", *arguments, file=tmp_path / "out.json")
+    brokers = ["in-memory", "sqlite", *(["redis"] if shutil.which("redis-server") else ())]
+    found = {one["subject"]: one["rounds"] for one in written["results"]}
+    assert found.keys() == {f"{what} {broker}" for broker in brokers for what in ("publish", "deliver")}
+    for (one,) in found.values():
+        assert one["errors"] == {}
+        assert one["per_second"] > 0 < one["latency_ms"]["p50"] <= one["latency_ms"]["max"]
+        assert one["cpu_us"]["node"] > 0
+
+
 async def test_another_sidecar_under_the_same_load(tmp_path: Path) -> None:
     from _bench.nodes import running_app, running_chain
 
