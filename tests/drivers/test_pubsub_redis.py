@@ -296,7 +296,7 @@ async def test_what_takes_long_stays_ours(server, topic):
             await slow.has(lambda: slow.messages)
             async with consuming(broker, topic) as other:
                 ((entry, owner, _),) = pending(server, topic)
-                await until(lambda: count_of(server, "xautoclaim") > 40)
+                await until(lambda: count_of(server, "xpending") > 40)
                 assert server.command("XCLAIM", topic, "app", "app", "400", entry) == "*0\r\n"
                 assert [(one, who) for one, who, _ in pending(server, topic)] == [(entry, owner)]
                 gate.set()
@@ -330,7 +330,28 @@ async def test_redelivery_can_be_turned_off(server, topic, off):
         async with consuming(broker, topic) as second:
             await second.has(lambda: second.acknowledged == [b"slow"])
     assert [who for _, who, _ in pending(server, topic)] == ["app"]
-    assert count_of(server, "xautoclaim") == 0
+
+
+async def test_much_is_pending(server, topic):
+    """More than one look goes through: all that failed comes again, and all that was given back."""
+    bodies = {b"%d" % number for number in range(450)}
+
+    async def fail_first(_message):
+        return Outcome.RETRY if len(consumer.messages) <= 450 else Outcome.ACK
+
+    async with open_driver(host=server.address, redeliver_interval="1s", concurrency=250) as broker:
+        await broker.bulk_publish([PublishRequest(topic, data) for data in bodies])
+        async with consuming(broker, topic, sleep_forever) as first:
+            await first.has(lambda: len(first.messages) == 250)
+            assert len(pending(server, topic)) == 250
+            first.scope.cancel()
+            await first.ended.wait()
+        assert {who for _, who, _ in pending(server, topic)} == {"app-returned"}
+        async with consuming(broker, topic, fail_first, limit=20) as consumer:
+            await consumer.has(lambda: set(consumer.acknowledged) == bodies)
+        assert set(consumer.data[:450]) == bodies
+        assert len(consumer.data) == 900
+    assert pending(server, topic) == []
 
 
 async def test_errors_can_be_acknowledged(server, topic):

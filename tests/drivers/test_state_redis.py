@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import ExitStack, asynccontextmanager
 
 import pytest
@@ -277,6 +279,15 @@ async def test_transactions_across_slots_are_refused(tmp_path):
                 await store.transact([SetRequest("a", b"1"), SetRequest("b", b"1")], {})
             assert await store.get(GetRequest("a")) is None
             await store.transact([SetRequest("{t}a", b"1"), SetRequest("{t}b", b"1")], {})
+
+
+def test_a_store_brings_no_other_component_s_modules():
+    """A node loads what its components need."""
+    script = "import sys, meshnode_redis.state; print(*sorted(sys.modules))"
+    loaded = subprocess.check_output([sys.executable, "-c", script], text=True).split()
+    assert "meshnode_redis.state._store" in loaded
+    others = ("meshnode_redis.pubsub", "meshnode_redis.bindings")
+    assert not [name for name in loaded if name.startswith(others)]
 
 
 async def fails_at_open(options, pattern):

@@ -15,7 +15,7 @@ from attrs import frozen
 from meshnode.interfaces import Message, PublishRequest
 from meshnode_redis._script import Arguments
 
-__all__ = ["Entry", "message_of", "publication", "read_entries", "read_stream"]
+__all__ = ["Entry", "message_of", "publication", "read_claimed", "read_stream"]
 
 
 @final
@@ -43,11 +43,18 @@ def publication(request: PublishRequest, max_len: int, oldest: float | None) -> 
 
 def read_stream(reply: Any) -> list[Entry]:
     """The answer of XREADGROUP for one stream."""
-    return read_entries(reply[0][1]) if reply else []
+    return _read_entries(reply[0][1]) if reply else []
 
 
-def read_entries(reply: Sequence[Any]) -> list[Entry]:
-    """Entries as every command lists them; servers before 7 have a hole where one was deleted."""
+def read_claimed(reply: Sequence[Any]) -> list[Entry]:
+    """The answer of our scripts that claim: ids, and those of their entries that still exist."""
+    _, ids, found = reply
+    there = {entry.id: entry for entry in _read_entries(found)}
+    return [there.get(one, Entry(one, None)) for one in ids]
+
+
+def _read_entries(reply: Sequence[Any]) -> list[Entry]:
+    """As every command lists them; servers before 7 leave a hole where one was deleted."""
     return [_read_entry(*each) for each in reply if each is not None]
 
 

@@ -18,7 +18,7 @@ from meshnode_redis._client import Client
 from meshnode_redis._private import Private
 from meshnode_redis._script import Arguments
 from meshnode_redis.pubsub import _scripts
-from meshnode_redis.pubsub._entries import Entry, read_entries, read_stream
+from meshnode_redis.pubsub._entries import Entry, read_claimed, read_stream
 from meshnode_redis.pubsub._group import Group
 from meshnode_redis.pubsub._options import Options
 
@@ -56,7 +56,7 @@ class Feed:
         now = trio.current_time()
         self._look_at = now
         self._sweep_at = now if options.redelivers else math.inf
-        self._cursor = b"0-0"
+        self._sweep_from = b"-"
         self._new_ones_turn = False
         self.answers = 0
 
@@ -104,23 +104,19 @@ class Feed:
         found = await self._ask(_scripts.take_returned(group.topic, group.name, group.consumer, most))
         if not found:
             return []
-        if len(found[0]) == most:
+        if len(found[1]) == most:
             self._look_at = trio.current_time()
-        there = {entry.id: entry for entry in read_entries(found[1])}
-        return await self._sort([there.get(one, Entry(one, None)) for one in found[0]])
+        return await self._sort(read_claimed(found))
 
     async def _sweep(self, room: int) -> list[Entry]:
         """A step of looking through all that is pending for what is due."""
-        group, age = self._group, round(self._options.due_after * 1000)
-        who = ("XAUTOCLAIM", group.topic, group.name, group.consumer, age)
-        self._cursor, found, *deleted = await self._ask((*who, self._cursor, "COUNT", room))
-        if self._cursor == b"0-0":
+        group, most = self._group, min(room, _PAGE)
+        who = (group.topic, group.name, group.consumer)
+        found = await self._ask(_scripts.sweep(*who, self._options.due_after, self._sweep_from, most))
+        self._sweep_from = found[0] or b"-"
+        if not found[0]:
             self._sweep_at = trio.current_time() + self._options.redelivery
-        for one in deleted[0] if deleted else ():
-            self._report_deleted(one)
-        if None in found:  # before Redis 7: deleted, ours now, and not named
-            self._orphans_after = b"0"
-        return await self._sort(read_entries(found))
+        return await self._sort(read_claimed(found))
 
     async def _sort(self, entries: Iterable[Entry]) -> list[Entry]:
         """Without those that are under way already, and those that were deleted while they were pending:
@@ -132,18 +128,15 @@ class Feed:
                 continue
             if entry.fields is not None:
                 good.append(entry)
-            else:
-                await self._ask(("XACK", self._group.topic, self._group.name, entry.id))
-                self._report_deleted(entry.id)
+                continue
+            await self._ask(("XACK", self._group.topic, self._group.name, entry.id))
+            self._context.log.warning(
+                "%s: topic %s: entry %s was trimmed or deleted before it was acknowledged",
+                self._context.component,
+                self._group.topic,
+                entry.id.decode(),
+            )
         return good
-
-    def _report_deleted(self, entry: bytes) -> None:
-        self._context.log.warning(
-            "%s: topic %s: entry %s was trimmed or deleted before it was acknowledged",
-            self._context.component,
-            self._group.topic,
-            entry.decode(),
-        )
 
     async def _ask(self, arguments: Arguments) -> Any:
         reply = await self._private.ask(arguments)

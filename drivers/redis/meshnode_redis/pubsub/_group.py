@@ -82,7 +82,8 @@ class Group:
 
     async def give_back(self, kept: Collection[bytes]) -> None:
         """Everything that was taken, but for `kept`, is anybody's from now on."""
-        await self._try(_scripts.give_back(self.topic, self.name, self.consumer, kept))
+        with trio.move_on_after(_FAREWELL):
+            await self._try(_scripts.give_back(self.topic, self.name, self.consumer, kept))
 
     async def leave(self) -> None:
         """Gives back everything and ends the consumer. What cannot be given back is taken from it, by its

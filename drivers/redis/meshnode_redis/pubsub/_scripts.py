@@ -18,10 +18,13 @@ from collections.abc import Iterable
 
 from meshnode_redis._script import Arguments, script
 
-__all__ = ["give_back", "join", "keep", "put_off", "returned_name", "take_returned"]
+__all__ = ["give_back", "join", "keep", "put_off", "returned_name", "sweep", "take_returned"]
 
 _ANCIENT = 1_000_000_000
 """Milliseconds: 11 days, more than any processing timeout. (An age beyond the clock's start would be cut.)"""
+
+_PAGE = 200
+"""Pending entries that one step of a sweep looks at."""
 
 _JOIN = script("""
 local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
@@ -57,7 +60,17 @@ end
 return 0
 """)
 
-_GIVE_BACK = script("""
+_AFTER = """
+local function after(id)
+  local ms, seq = string.match(id, '(%d+)-(%d+)')
+  return ms .. '-' .. string.format('%.0f', tonumber(seq) + 1)
+end
+"""
+"""Ranges that leave out their start are newer than the servers we want to serve."""
+
+_GIVE_BACK = script(
+    _AFTER
+    + """
 local kept = {}
 for i = 5, #ARGV do kept[ARGV[i]] = true end
 local ids, start, left = {}, '-', 0
@@ -66,10 +79,7 @@ repeat
   for _, one in ipairs(page) do
     if kept[one[1]] then left = left + 1 else ids[#ids + 1] = one[1] end
   end
-  if #page == 100 then
-    local ms, seq = string.match(page[100][1], '(%d+)-(%d+)')
-    start = ms .. '-' .. string.format('%.0f', tonumber(seq) + 1)
-  end
+  if #page == 100 then start = after(page[100][1]) end
 until #page < 100
 for _, id in ipairs(ids) do
   redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, id, 'IDLE', ARGV[4], 'JUSTID')
@@ -78,7 +88,25 @@ if left == 0 and #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2])
   redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
 end
 return #ids
-""")
+"""
+)
+
+_SWEEP = script(
+    _AFTER
+    + """
+local page = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[4], '+', ARGV[6])
+local ids, most, seen, cursor = {}, tonumber(ARGV[5]), nil, ''
+for _, one in ipairs(page) do
+  if #ids == most then break end
+  seen = one[1]
+  if one[3] >= tonumber(ARGV[3]) then ids[#ids + 1] = one[1] end
+end
+if #ids == most or #page == tonumber(ARGV[6]) then cursor = after(seen) end
+if #ids == 0 then return { cursor, {}, {} } end
+return { cursor, ids, redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], unpack(ids)) }
+"""
+)
+"""XAUTOCLAIM, for servers before 6.2 too, and naming what was deleted, which only those since 7 do."""
 
 _TAKE_RETURNED = script("""
 local found = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[4], ARGV[3])
@@ -89,7 +117,7 @@ local claimed = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(ids))
 if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[3]) == 0 then
   redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[3])
 end
-return { ids, claimed }
+return { '', ids, claimed }
 """)
 
 
@@ -121,8 +149,15 @@ def give_back(topic: str, group: str, consumer: str, kept: Iterable[bytes]) -> A
 
 
 def take_returned(topic: str, group: str, consumer: str, most: int) -> Arguments:
-    """Answers the ids and the entries, or nothing. Ids without an entry were deleted."""
+    """Answers as `sweep`, or nothing."""
     return ("EVALSHA", _TAKE_RETURNED, 1, topic, group, consumer, returned_name(group), most)
+
+
+def sweep(topic: str, group: str, consumer: str, age: float, start: bytes, most: int) -> Arguments:
+    """Takes what is so many seconds old, from `start` on. Answers where to go on (empty: that was all), the
+    ids, and the entries; ids without an entry were deleted.
+    """
+    return ("EVALSHA", _SWEEP, 1, topic, group, consumer, _milliseconds(age), start, most, _PAGE)
 
 
 def _milliseconds(seconds: float) -> int:
