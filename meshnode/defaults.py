@@ -1,5 +1,5 @@
-"""What a node does where nobody told it otherwise: the embedded state store, name resolution on one machine;
-and what it refuses.
+"""What a node does where nobody told it otherwise: the embedded state store and broker, name resolution on one
+machine; and what it refuses.
 """
 
 from __future__ import annotations
@@ -20,28 +20,33 @@ from meshnode.errors import ConfigError, Problem
 from meshnode.interfaces import Driver, DriverContext, NameResolver
 from meshnode.registry import Registry, load_options
 
-__all__ = ["Naming", "embedded_store", "name_resolution", "refuse_http_endpoints"]
+__all__ = ["Naming", "embedded_components", "name_resolution", "refuse_http_endpoints"]
 
-_STORE = "statestore"
+_STORE, _BROKER = "statestore", "pubsub"
 _LOOPBACK = "127.0.0.1"
 _LOCAL_RESOLVERS = ("nameresolution.sqlite",)
 """Resolvers whose answers are only ever used on this machine: nodes then meet on loopback."""
 
 
-def embedded_store(options: NodeOptions, notes: list[str]) -> list[Component]:
-    """The state store of a node without any component: SQLite in the user's state folder."""
-    path = _state_dir(options) / f"{_STORE}.db"
-    notes.append(f"no components are configured: '{_STORE}' is an embedded SQLite store in {path}")
-    item = MetadataItem(name="connectionString", value=str(path))
-    return [
-        Component(
-            name=_STORE,
-            type="state.sqlite",
-            version="v1",
-            metadata=(item,),
-            source=Source("(embedded default)", 0),
+def embedded_components(options: NodeOptions, notes: list[str]) -> list[Component]:
+    """What a node without any component gets: a state store and a pub/sub broker, in SQLite files in the
+    user's state folder, which all such nodes on the machine share.
+    """
+    made = []
+    for name, kind in ((_STORE, "state.sqlite"), (_BROKER, "pubsub.sqlite")):
+        path = _state_dir(options) / f"{name}.db"
+        notes.append(f"no components are configured: '{name}' is an embedded {kind} in {path}")
+        item = MetadataItem(name="connectionString", value=str(path))
+        made.append(
+            Component(
+                name=name,
+                type=kind,
+                version="v1",
+                metadata=(item,),
+                source=Source("(embedded default)", 0),
+            )
         )
-    ]
+    return made
 
 
 @frozen

@@ -24,7 +24,7 @@ from meshnode.components import ComponentHost, Planned
 from meshnode.config import Resources
 from meshnode.config.configuration import merged
 from meshnode.config.nodeoptions import NodeOptions, NodeStarted
-from meshnode.defaults import embedded_store, name_resolution, refuse_http_endpoints
+from meshnode.defaults import embedded_components, name_resolution, refuse_http_endpoints
 from meshnode.errors import ConfigError, Problem
 from meshnode.interfaces import Instance, NameResolver
 from meshnode.registry import Registry
@@ -209,7 +209,7 @@ def _plan(options: NodeOptions, resources: Resources, registry: Registry, around
     )
     components: list[Planned] = []
     with _collecting(problems):
-        components = host.plan(embedded_store(options, notes) if bare else resources.components)
+        components = host.plan(embedded_components(options, notes) if bare else resources.components)
     if problems or naming is None:
         raise ConfigError(problems)
     return Plan(

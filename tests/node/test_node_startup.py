@@ -195,9 +195,10 @@ def test_a_store_that_cannot_be_reached_keeps_the_node_from_starting(tmp_path: P
         running.process.wait_for("going on without it, as ignoreErrors asks")
 
 
-def test_the_embedded_store_is_said_to_be_in_use(tmp_path: Path) -> None:
+def test_the_embedded_components_are_said_to_be_in_use(tmp_path: Path) -> None:
     with node("app", tmp_path) as running:
-        running.process.wait_for("'statestore' is an embedded SQLite store in")
+        running.process.wait_for("'statestore' is an embedded state.sqlite in")
+        running.process.wait_for("'pubsub' is an embedded pubsub.sqlite in")
 
 
 def test_logs_as_json_are_json_to_the_last_line(tmp_path: Path) -> None:
