@@ -8,9 +8,8 @@ from itertools import count
 
 import pytest
 import trio
-import trio_asyncio
 from meshnode_rabbitmq import BindingOptions, binding
-from support.rabbitmq_servers import rabbitmq, raw_client
+from support.rabbitmq_servers import rabbitmq, raw_client, watched_loop
 
 from meshnode.config.options import load_options
 from meshnode.errors import BindingError, ComponentUnavailable, ConfigError, InvalidArgument
@@ -31,7 +30,7 @@ _queues = count()
 
 @pytest.fixture
 async def server(rabbitmq):
-    async with trio_asyncio.open_loop():
+    async with watched_loop():
         yield rabbitmq[0]
 
 

@@ -8,9 +8,8 @@ from itertools import count
 
 import pytest
 import trio
-import trio_asyncio
 from meshnode_rabbitmq import PubSubOptions, pubsub
-from support.rabbitmq_servers import rabbitmq, raw_client
+from support.rabbitmq_servers import rabbitmq, raw_client, watched_loop
 
 from meshnode.config.options import load_options
 from meshnode.errors import BulkPublishError, ComponentUnavailable, ConfigError, PubSubError, Status
@@ -43,7 +42,7 @@ def fresh_topic():
 
 @pytest.fixture
 async def server(rabbitmq):
-    async with trio_asyncio.open_loop():
+    async with watched_loop():
         yield rabbitmq[0]
 
 
@@ -373,6 +372,15 @@ async def test_publishing_to_an_exchange_that_was_deleted(server):
             for number in range(10):
                 nursery.start_soon(broker.publish, PublishRequest(topic, b"%d" % number))
         await raw.exchange(topic, durable=True)
+
+
+async def test_subscriptions_cancelled_at_any_moment_leave_no_consumer(server):
+    topic = fresh_topic()
+    async with open_broker(server) as broker, raw_client(server) as raw:
+        for turn in range(30):
+            with trio.move_on_after(turn / 2000):
+                await subscribe_in_vain(broker, SubscribeRequest(topic))
+        assert await raw.counts(f"app-{topic}") == (0, 0)
 
 
 async def test_a_queue_that_is_deleted_ends_its_subscription(server):

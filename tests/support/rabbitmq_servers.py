@@ -8,6 +8,7 @@ session's tests share, with TLS on a second port and a user `client`, who logs i
 from __future__ import annotations
 
 import base64
+import gc
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from typing import Any, final
 
 import aiormq
 import pytest
+import trio.testing
 import trio_asyncio
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp.commands import Basic
@@ -30,7 +32,7 @@ from support.certificates import Authority
 from support.install_rabbitmq import find_rabbitmq
 from support.redis_servers import free_port
 
-__all__ = ["RabbitServer", "Raw", "rabbit_server", "rabbitmq", "raw_client"]
+__all__ = ["RabbitServer", "Raw", "rabbit_server", "rabbitmq", "raw_client", "watched_loop"]
 
 
 @final
@@ -141,8 +143,12 @@ class RabbitServer:
                 time.sleep(0.02)
 
     def pause(self) -> None:
+        """Returns when it stands still."""
         assert self._server is not None
         self._server.send_signal(signal.SIGSTOP)
+        threads = list(Path("/proc", str(self._server.pid), "task").glob("*/stat"))
+        while any(thread.read_text().rpartition(")")[2].split()[0] != "T" for thread in threads):
+            time.sleep(0.001)
 
     def resume(self) -> None:
         assert self._server is not None
@@ -310,6 +316,17 @@ class Raw:
         """The next message, acknowledged; None where there is none."""
         message: DeliveredMessage = await self._call("basic_get", queue, no_ack=True)
         return message if isinstance(message.delivery, Basic.GetOk) else None
+
+
+@asynccontextmanager
+async def watched_loop() -> AsyncIterator[None]:
+    """A trio-asyncio loop. What asyncio has to complain about (a future that failed and that nobody looked
+    at) ends the loop, and so the test.
+    """
+    async with trio_asyncio.open_loop():  # type: ignore[attr-defined]
+        yield
+        gc.collect()
+        await trio.testing.wait_all_tasks_blocked()
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from math import ceil
 
 import trio
 
@@ -74,7 +75,7 @@ async def _open_pubsub(options: PubSubOptions, context: DriverContext) -> AsyncI
         Link(
             options.address,
             options.tls,
-            heartbeat=round(options.heart_beat.total_seconds()),
+            heartbeat=ceil(options.heart_beat.total_seconds()),
             name=options.client_name,
         )
         for _ in range(2)

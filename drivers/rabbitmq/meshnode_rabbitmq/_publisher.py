@@ -73,6 +73,15 @@ class Publication:
         return [*self._head(), *[ContentBody(body[at : at + size]) for at in range(0, len(body), size)]]
 
 
+def _future(channel: Channel) -> asyncio.Future[None]:
+    """It fails with the channel, whether anybody is left to hear of it or not; asyncio would complain, and
+    trio-asyncio end the loop.
+    """
+    future = channel.create_future()
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
+
+
 @final
 class _Item:
     """A publication on its way. `error` says what became of it once `done` is set."""
@@ -161,8 +170,7 @@ class Publisher:
         """One publication, from beginning to end; answers it in any case."""
         error: BaseException | None = Lost("the component was closed")
         try:
-            if not item.abandoned:
-                await self._send(item)
+            await self._send(item)
             error = None
         except TROUBLE as trouble:
             error = trouble
@@ -185,22 +193,24 @@ class Publisher:
     async def _send_once(self, item: _Item) -> None:
         one = item.publication
         async with self._sending:
+            if item.abandoned:
+                return
             channel = await self._ready(one.needs)
             item.sent = True
             confirm = await self._write(channel, one)
         await guarded(confirm)
 
-    async def _write(self, channel: Channel, one: Publication) -> asyncio.Future[Any]:
+    async def _write(self, channel: Channel, one: Publication) -> asyncio.Future[None]:
         """The future of the confirm. What aiormq's own method does, except that there messages queue up for a
         channel that the broker may close meanwhile, and that every message gets an id.
         """
         channel.delivery_tag += 1
-        confirm = channel.create_future()
+        confirm = _future(channel)
         channel.confirmations[channel.delivery_tag] = confirm
         if one.mandatory and one.properties.message_id:
             # By its id aiormq finds out whose message has come back.
             channel.message_id_delivery_tag[one.properties.message_id] = channel.delivery_tag
-        written = channel.create_future()
+        written = _future(channel)
         frames = ChannelFrame.marshall(channel.number, one.frames(channel.max_content_size), written)
         await channel.write_queue.put(frames)
         await guarded(written)

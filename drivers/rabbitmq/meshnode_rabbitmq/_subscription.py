@@ -77,7 +77,7 @@ async def follow(
     task_status: trio.TaskStatus[None],
 ) -> None:
     """Hand the queue's messages to `handle` until the stop. Raises `ComponentUnavailable` when the
-    connection is lost: what was under way is cancelled then, for it is the broker's again.
+    connection is lost before: what was under way is cancelled then, for it is the broker's again.
     """
     lost: Exception | None = None
     async with _open_consumer(link, source, refusal) as consumer:
@@ -93,7 +93,7 @@ async def follow(
                 except TROUBLE as error:
                     lost = error
                     scope.cancel()
-    if lost is not None:
+    if lost is not None and not stop.is_set():
         text = f"rabbitmq at {link.address}: queue {source.queue}: {lost}"
         raise ComponentUnavailable(text) from lost
 
