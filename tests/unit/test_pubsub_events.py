@@ -41,7 +41,7 @@ def wrapped(data: bytes, content_type: str = "application/json", **metadata: str
 
 def received(event: bytes, content_type: str = "", metadata: Mapping[str, str] | None = None) -> Any:
     message = Message("orders", event, content_type, metadata or {})
-    return event_of(message, "pubsub", "orders", raw=False, fresh_id="fresh")
+    return event_of(message, "pubsub", "orders", raw=False, new_id=lambda: "fresh")
 
 
 @given(st.binary() | st.text().map(str.encode), st.sampled_from(CONTENT_TYPES))

@@ -76,7 +76,7 @@ class OutboxRelay:
         settings = self._settings
         try:
             event = event_of(
-                message, settings.internal_pubsub, settings.internal_topic, raw=False, fresh_id=""
+                message, settings.internal_pubsub, settings.internal_topic, raw=False, new_id=str
             )
         except ValueError as error:
             text = "outbox of state store %s: a message that is no event stays in topic %s: %s"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import final
 
 from attrs import evolve
 
 from meshnode.blocks.call import Call
+from meshnode.blocks.ids import fresh_id
 from meshnode.blocks.outbox.marks import Mark, look, marker_write
 from meshnode.blocks.outbox.settings import OutboxSettings
 from meshnode.blocks.pubsub.brokers import Brokers, pubsub_error
@@ -63,7 +63,7 @@ class OutboxWriter:
                 continue
             kept.append(operation)
             if one.operation_type == _UPSERT:
-                marker = f"outbox-{uuid.UUID(int=self._rng.getrandbits(128), version=4)}"
+                marker = f"outbox-{fresh_id(self._rng)}"
                 await self._publish(marker, projections.get(item.key, item), headers, call)
                 markers.append(marker)
         return Announced([*kept, *map(marker_write, markers)], markers)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import random
-import uuid
 from collections.abc import Iterator, Sequence
 from typing import final
 
 from meshnode.app import AppChannel
 from meshnode.blocks.customheaders import metadata_headers
+from meshnode.blocks.ids import fresh_id
 from meshnode.blocks.pubsub.events import bulk_entry, topic_event
 from meshnode.blocks.pubsub.subscription import Arrival, Status, TopicSubscription
 from meshnode.blocks.unary import Answer, Encodable, P, call_unary, decoded
@@ -58,9 +58,9 @@ class CallbackReceiver:
     async def _bulk(
         self, subscription: TopicSubscription, arrivals: Sequence[Arrival], deadline: Deadline | None
     ) -> list[Status]:
-        ids = [self._fresh_id() for _ in arrivals]
+        ids = [fresh_id(self._rng) for _ in arrivals]
         request = runtime.TopicEventBulkRequest(
-            id=self._fresh_id(),
+            id=fresh_id(self._rng),
             entries=[
                 bulk_entry(arrival.event, entry_id, arrival.message, raw=subscription.raw)
                 for entry_id, arrival in zip(ids, arrivals, strict=True)
@@ -110,9 +110,6 @@ class CallbackReceiver:
         state = arrival.event.text("tracestate")
         if state and state.isascii() and state.isprintable():
             yield b"tracestate", state.encode()
-
-    def _fresh_id(self) -> str:
-        return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
 
 
 def _reply(answer: Answer, kind: type[P]) -> P:

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import logging
 import random
-import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import final
 
 import trio
 
 from meshnode.app import AppChannel
 from meshnode.blocks.call import Call, LiveCalls
+from meshnode.blocks.ids import fresh_id
 from meshnode.blocks.keeping import pause_for_breaker, wait_for_app
 from meshnode.blocks.pubsub.events import event_of
 from meshnode.blocks.pubsub.publishing import Publishing
@@ -62,9 +63,9 @@ class Delivery:
         self._publishing = publishing
         self._live = live
         self._wall = wall
-        self._rng = rng
         self._stop = stop
         self._method = f"/pubsub/{subscription.name}"
+        self._new_id = partial(fresh_id, rng)
 
     async def deliver(self, message: Message) -> Outcome:
         """One message's way."""
@@ -97,9 +98,8 @@ class Delivery:
         subscription = self._subscription
         broker = subscription.broker
         topic = message.topic.removeprefix(broker.prefix) if broker.prefix else message.topic
-        fresh = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
         try:
-            event = event_of(message, broker.name, topic, raw=subscription.raw, fresh_id=fresh)
+            event = event_of(message, broker.name, topic, raw=subscription.raw, new_id=self._new_id)
         except ValueError as error:
             text = "error deserializing cloud event in pubsub %s and topic %s: %s"
             _log.error(text, broker.name, topic, error)

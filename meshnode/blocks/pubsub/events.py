@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, final
 
@@ -57,16 +57,16 @@ class Event:
         return {**self.attributes, "data": self.parsed}
 
 
-def event_of(message: Message, pubsub: str, topic: str, *, raw: bool, fresh_id: str) -> Event:
+def event_of(message: Message, pubsub: str, topic: str, *, raw: bool, new_id: Callable[[], str]) -> Event:
     """The event that a message carries. Raises `ValueError` where it carries none.
 
-    `fresh_id` serves where the message has no id of its own.
+    `new_id` serves where the message has no id of its own.
     """
     content_type = message.content_type or message.metadata.get("content-type", "")
     if raw:
-        return _raw(message, pubsub, topic, fresh_id)
+        return _raw(message, pubsub, topic, new_id())
     if is_binary(content_type):
-        return _binary_mode(message, content_type, fresh_id)
+        return _binary_mode(message, content_type, new_id())
     members = split_members(message.data.decode("utf-8"))
     attributes = {
         name: member.value for name, member in members.items() if name not in ("data", "data_base64")

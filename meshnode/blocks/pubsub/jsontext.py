@@ -6,17 +6,18 @@ spacing and escapes stay what the publisher wrote, because only the members' bou
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from json import JSONDecoder
+import re
+from collections.abc import Callable, Mapping
+from json import JSONDecoder, JSONEncoder
 from json.decoder import JSONDecodeError
+from json.encoder import encode_basestring
 from typing import Any, final
 
 from attrs import frozen
 
 __all__ = ["Member", "dump", "is_json_text", "join_members", "split_members"]
 
-_SPACE = " \t\n\r"
+_space: Callable[[str, int], re.Match[str]] = re.compile(r"[ \t\n\r]*").match  # type: ignore[assignment]
 
 
 def _refuse(name: str) -> Any:
@@ -24,6 +25,10 @@ def _refuse(name: str) -> Any:
 
 
 _decoder = JSONDecoder(parse_constant=_refuse)
+# Made once, and strings go to C directly: `json.dumps` with options makes an encoder each time, and an
+# envelope has twenty strings (29 µs before, 8 after).
+_encode = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_encode_string: Callable[[str], str] = encode_basestring
 
 
 @final
@@ -37,7 +42,7 @@ class Member:
 
 def dump(value: Any) -> str:
     """A value's JSON text."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _encode_string(value) if isinstance(value, str) else _encode(value)
 
 
 def is_json_text(text: str) -> bool:
@@ -51,35 +56,26 @@ def is_json_text(text: str) -> bool:
 
 def join_members(members: Mapping[str, str]) -> str:
     """An object of members whose values are JSON text already."""
-    return "{" + ",".join(f"{dump(name)}:{text}" for name, text in members.items()) + "}"
+    return "{" + ",".join([f"{_encode_string(name)}:{text}" for name, text in members.items()]) + "}"
 
 
 def split_members(text: str) -> dict[str, Member]:
     """The members of an object, the last one where a name comes twice. Raises `ValueError`."""
-    at = _skip(text, 0)
-    if text[at : at + 1] != "{":
-        raise JSONDecodeError("expected an object", text, at)
+    at = _sign(text, 0, "{")
     members: dict[str, Member] = {}
-    at = _skip(text, at + 1)
     if text[at : at + 1] == "}":
         return _ended(text, at + 1, members)
     while True:
-        name, at = _value(text, at)
+        name, end = _value(text, at)
         if not isinstance(name, str):
             raise JSONDecodeError("expected a member's name", text, at)
-        at = _skip(text, at)
-        if text[at : at + 1] != ":":
-            raise JSONDecodeError("expected ':'", text, at)
-        begin = _skip(text, at + 1)
-        value, end = _value(text, begin)
-        members[name] = Member(value, text[begin:end])
-        at = _skip(text, end)
-        sign = text[at : at + 1]
-        if sign == "}":
-            return _ended(text, at + 1, members)
-        if sign != ",":
-            raise JSONDecodeError("expected ',' or '}'", text, at)
-        at = _skip(text, at + 1)
+        at = _sign(text, end, ":")
+        value, end = _value(text, at)
+        members[name] = Member(value, text[at:end])
+        end = _space(text, end).end()
+        if text[end : end + 1] == "}":
+            return _ended(text, end + 1, members)
+        at = _sign(text, end, ",")
 
 
 def _value(text: str, at: int) -> tuple[Any, int]:
@@ -89,13 +85,15 @@ def _value(text: str, at: int) -> tuple[Any, int]:
         raise JSONDecodeError("nested too deeply", text, at) from error
 
 
-def _skip(text: str, at: int) -> int:
-    while text[at : at + 1] and text[at] in _SPACE:
-        at += 1
-    return at
+def _sign(text: str, at: int, sign: str) -> int:
+    """The place of what follows the sign, spaces left out on both sides."""
+    at = _space(text, at).end()
+    if text[at : at + 1] != sign:
+        raise JSONDecodeError(f"expected '{sign}'", text, at)
+    return _space(text, at + 1).end()
 
 
 def _ended(text: str, at: int, members: dict[str, Member]) -> dict[str, Member]:
-    if _skip(text, at) != len(text):
+    if _space(text, at).end() != len(text):
         raise JSONDecodeError("extra data behind the object", text, at)
     return members

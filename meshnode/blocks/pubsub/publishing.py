@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import re
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 from attrs import evolve
 
 from meshnode.blocks.call import Call
+from meshnode.blocks.ids import fresh_id
 from meshnode.blocks.pubsub.brokers import Broker, Brokers, pubsub_error
 from meshnode.blocks.pubsub.envelope import Origin, expiration_text, time_text, wrap
 from meshnode.blocks.scoped import scoped
@@ -169,7 +169,7 @@ class Publishing:
         incoming = headers.get(b"traceparent") if headers is not None else None
         state = headers.get(b"tracestate") if headers is not None else None
         return Origin(
-            id=str(uuid.UUID(int=self._rng.getrandbits(128), version=4)),
+            id=fresh_id(self._rng),
             source=self._brokers.app_id,
             topic=topic,
             pubsub=pubsub,
