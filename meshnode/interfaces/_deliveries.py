@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar, final
 
 import trio
@@ -39,6 +40,7 @@ class Deliveries:
         self._freed = trio.Event()
         self._waits: set[trio.CancelScope] = set()
         self._queues: dict[Hashable, deque[tuple[Handle, Handle]]] = {}
+        self._beginning: deque[Handle] = deque()
 
     @property
     def under_way(self) -> int:
@@ -84,16 +86,25 @@ class Deliveries:
         that raises ends the subscription.
 
         Every `handle` begins, even if only to be cancelled at its first checkpoint, so its `finally` can be
-        relied on to give back. Where the stop came before its turn, `unbegun` takes its place, if given.
+        relied on to give back. Those that are begun together begin in their order. Where the stop came before
+        its turn, `unbegun` takes its place, if given.
         """
         self._under_way += 1
         if key is None:
-            self._start_soon(self._run, handle)
+            self._begin(partial(self._run, handle))
         elif key in self._queues:
             self._queues[key].append((handle, unbegun or handle))
         else:
             self._queues[key] = deque([(handle, handle)])
-            self._start_soon(self._run_key, key)
+            self._begin(partial(self._run_key, key))
+
+    def _begin(self, run: Handle) -> None:
+        """Whichever task trio lets run first, it takes the first that waits."""
+        self._beginning.append(run)
+        self._start_soon(self._begin_next)
+
+    async def _begin_next(self) -> None:
+        await self._beginning.popleft()()
 
     async def _run(self, handle: Handle) -> None:
         try:

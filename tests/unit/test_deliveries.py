@@ -224,3 +224,12 @@ async def test_leaving_without_a_stop_waits_and_ends(log, autojump_clock):
     async with open_deliveries(limit=9, stop=trio.Event()) as deliveries:
         deliveries.start(partial(log.handle, 1))
     assert log.done == [1]
+
+
+async def test_those_that_are_begun_together_begin_in_their_order(log):
+    for _ in range(20):  # trio runs the tasks of a moment in one order or the other
+        log.begun.clear()
+        async with open_deliveries(limit=9, stop=trio.Event()) as deliveries:
+            for number in range(5):
+                deliveries.start(partial(log.handle, number, 0.0), key=number if number % 2 else None)
+        assert log.begun == [0, 1, 2, 3, 4]
