@@ -574,7 +574,7 @@ async def test_older_names():
         ({"maxLen": "-1"}, "maxLen"),
         ({"ttlInSeconds": "0"}, "ttlInSeconds"),
         ({"heartBeat": "20h"}, "heartBeat"),
-        ({"redeliverInterval": "-1s"}, "redeliverInterval"),
+        ({"redeliverInterval": "0"}, "redeliverInterval"),
         ({"exchangeKind": "x-delayed-message"}, "exchangeKind"),
         ({"caCert": "PEM"}, "caCert"),
         ({"protocol": "amqps", "caCert": "PEM"}, "caCert"),

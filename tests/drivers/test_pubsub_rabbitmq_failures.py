@@ -8,12 +8,12 @@ from functools import partial
 import pytest
 import trio
 import trio_asyncio
-from meshnode_rabbitmq import PubSubOptions, pubsub
+from meshnode_rabbitmq import BindingOptions, PubSubOptions, binding, pubsub
 from support.rabbitmq_servers import rabbit_server, raw_client, watched_loop
 from support.redis_servers import free_port
 
 from meshnode.errors import ComponentUnavailable, PubSubError, Status
-from meshnode.interfaces import DriverContext, Outcome, PublishRequest, SubscribeRequest
+from meshnode.interfaces import BindingRequest, DriverContext, Outcome, PublishRequest, SubscribeRequest
 
 CONTEXT = DriverContext("pubsub", "app")
 
@@ -120,6 +120,31 @@ async def test_what_was_under_way_comes_again(server):
             await again.wait()
         nursery.cancel_scope.cancel()
     assert fates == ["cancelled"]
+
+
+async def test_a_binding_whose_broker_is_killed(server):
+    """Its reading ends, and so does what waits for a confirm; both work again when the broker does."""
+    options = BindingOptions(host=server.url, queue_name="killed", durable=True)
+    received = trio.Event()
+
+    async def receive(_event):
+        received.set()
+        return Outcome.ACK
+
+    async with binding.open(options, CONTEXT) as opened:
+        with trio.fail_after(60):
+            with pytest.RaisesGroup(ComponentUnavailable):
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(partial(opened.read, receive, trio.Event()))
+                    await trio.to_thread.run_sync(server.kill)
+            with pytest.raises(ComponentUnavailable):
+                await opened.invoke(BindingRequest("create", b"1"))
+            await trio.to_thread.run_sync(server.start)
+            await opened.invoke(BindingRequest("create", b"1"))
+            async with trio.open_nursery() as nursery:
+                await nursery.start(partial(opened.read, receive, trio.Event()))
+                await received.wait()
+                nursery.cancel_scope.cancel()
 
 
 async def test_publishing_to_a_broker_that_stalls(server):

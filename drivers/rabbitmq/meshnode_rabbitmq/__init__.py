@@ -37,7 +37,7 @@ from meshnode_rabbitmq._topology import Part, binding_queue
 
 __all__ = ["BindingOptions", "PubSubOptions", "RabbitBinding", "RabbitPubSub", "binding", "pubsub"]
 
-_FAREWELL = 5
+_FAREWELL = 10
 
 
 @asynccontextmanager

@@ -74,8 +74,8 @@ class BindingOptions:
             problems.append(Problem("must be between 1 and 255", field="maxPriority"))
         if self.ttl_in_seconds is not None and self.ttl_in_seconds <= timedelta(0):
             problems.append(Problem("must be more than 0", field="ttlInSeconds"))
-        if self.redeliver_interval < timedelta(0):
-            problems.append(Problem("must not be negative", field="redeliverInterval"))
+        if self.redeliver_interval <= timedelta(0):
+            problems.append(Problem("must be more than 0", field="redeliverInterval"))
         if problems:
             raise ConfigError(problems)
 

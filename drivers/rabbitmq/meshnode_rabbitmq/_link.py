@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, final
 
@@ -44,7 +45,7 @@ T = TypeVar("T")
 
 _CONNECT = 30
 """Seconds until a connection stands, as in the client that daprd uses; heartbeats begin only then."""
-_FAREWELL = 2
+_FAREWELL = 3
 """Seconds for saying goodbye."""
 
 # It logs what it raises.
@@ -56,9 +57,9 @@ class Lost(Exception):
     """The connection or the channel is gone."""
 
 
-# aiormq raises RuntimeError for a connection that is closed, and pamqp ValueError for a name that the
-# protocol does not have.
-TROUBLE = (AMQPError, PAMQPException, Lost, OSError, TimeoutError, RuntimeError, ValueError)
+# aiormq raises RuntimeError for a connection that is closed, and pamqp the last two for what the protocol
+# cannot say.
+TROUBLE = (AMQPError, PAMQPException, Lost, OSError, TimeoutError, RuntimeError, ValueError, struct.error)
 """What goes wrong between us and the broker."""
 
 _REFUSALS = (
@@ -69,6 +70,7 @@ _REFUSALS = (
     ConnectionNotImplemented,
     DeliveryError,
     ValueError,
+    struct.error,
 )
 """Answers of a broker that is there: the same request would fare no better."""
 

@@ -207,9 +207,10 @@ class Publisher:
         channel.delivery_tag += 1
         confirm = _future(channel)
         channel.confirmations[channel.delivery_tag] = confirm
-        if one.mandatory and one.properties.message_id:
+        if one.mandatory and (name := one.properties.message_id):
             # By its id aiormq finds out whose message has come back.
-            channel.message_id_delivery_tag[one.properties.message_id] = channel.delivery_tag
+            channel.message_id_delivery_tag[name] = channel.delivery_tag
+            confirm.add_done_callback(lambda _: channel.message_id_delivery_tag.pop(name, None))
         written = _future(channel)
         frames = ChannelFrame.marshall(channel.number, one.frames(channel.max_content_size), written)
         await channel.write_queue.put(frames)

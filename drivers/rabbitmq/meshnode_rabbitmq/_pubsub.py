@@ -33,6 +33,7 @@ from meshnode_rabbitmq._topology import queue_name, subscription, topic_exchange
 
 __all__ = ["RabbitPubSub"]
 
+_MOST_PREFETCHED = 65535
 _FEATURES = frozenset({PubSubFeature.MESSAGE_TTL, PubSubFeature.BULK_PUBSUB})
 
 
@@ -124,7 +125,7 @@ class RabbitPubSub:
         async def handle(message: DeliveredMessage) -> Outcome:
             return await deliver(self._message(request.topic, message))
 
-        source = self._source(request, options.prefetch_count or limit)
+        source = self._source(request, min(options.prefetch_count or limit, _MOST_PREFETCHED))
         await follow(self._consuming, source, manner, handle, stop, PubSubError, task_status)
 
     def _source(self, request: SubscribeRequest, prefetch: int) -> Source:

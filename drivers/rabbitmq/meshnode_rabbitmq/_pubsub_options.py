@@ -161,8 +161,8 @@ class PubSubOptions:
 
     def _bad_durations(self) -> list[Problem]:
         problems = []
-        if self.redeliver_interval < timedelta(0):
-            problems.append(Problem("must not be negative", field="redeliverInterval"))
+        if self.redeliver_interval <= timedelta(0):
+            problems.append(Problem("must be more than 0", field="redeliverInterval"))
         if not timedelta(0) <= self.heart_beat < timedelta(seconds=65535):
             problems.append(Problem("must be between 0 and 65534 seconds", field="heartBeat"))
         if self.ttl_in_seconds is not None and self.ttl_in_seconds <= timedelta(0):
