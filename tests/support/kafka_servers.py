@@ -2,7 +2,8 @@
 in a folder of its own, ended by its process id.
 
 A broker can be killed, paused and started again on the same ports; its log is on disk, and one that was
-killed has everything it had acknowledged.
+killed has everything it had acknowledged. `Application` and `subscribed` are for the tests of the driver:
+a subscription that keeps account of what it was given.
 """
 
 from __future__ import annotations
@@ -13,16 +14,38 @@ import shutil
 import signal
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any, final
 
 import pytest
+import trio
+import trio_asyncio
+from aiokafka.admin import (  # type: ignore[import-untyped]
+    AIOKafkaAdminClient,
+    NewPartitions,
+    NewTopic,
+)
 from support.install_kafka import FOLDER
 from support.processes import Process
 from support.redis_servers import free_port
 
-__all__ = ["KafkaBroker", "kafka_broker", "missing_kafka", "shared_broker"]
+from meshnode.interfaces import Outcome
+
+__all__ = [
+    "Application",
+    "KafkaBroker",
+    "add_partitions",
+    "committed",
+    "create_topic",
+    "kafka_broker",
+    "members",
+    "missing_kafka",
+    "on_asyncio",
+    "shared_broker",
+    "subscribed",
+]
 
 # What keeps a Java process on this machine small and quick to start.
 _JAVA = ("-Xmx256m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
@@ -70,6 +93,9 @@ class KafkaBroker:
             # A group of tests is complete when its first member is there.
             "group.initial.rebalance.delay.ms": 0,
             "group.min.session.timeout.ms": 1000,
+            # One that was killed is let in again when its own controller has missed it for that long.
+            "broker.session.timeout.ms": 1000,
+            "broker.heartbeat.interval.ms": 200,
             "log.cleaner.enable": "false",
             "num.network.threads": 1,
             "num.io.threads": 2,
@@ -173,3 +199,128 @@ def shared_broker(folder: Path) -> Iterator[KafkaBroker]:
         _shared.append(broker)
         yield broker
     _shared.clear()
+
+
+async def on_asyncio(function: Callable[[], Awaitable[Any]]) -> Any:
+    return await trio_asyncio.aio_as_trio(function)()  # type: ignore[attr-defined,no-untyped-call]
+
+
+async def _ask(address: str, question: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> Any:
+    async def ask() -> Any:
+        admin = AIOKafkaAdminClient(bootstrap_servers=address)
+        await admin.start()
+        try:
+            return await question(admin)
+        finally:
+            await admin.close()
+
+    return await on_asyncio(ask)
+
+
+async def create_topic(
+    address: str, name: str, partitions: int = 1, configs: Mapping[str, str] | None = None
+) -> None:
+    topic = NewTopic(name, partitions, 1, topic_configs=dict(configs or {}))
+    await _ask(address, lambda admin: admin.create_topics([topic]))
+
+
+async def add_partitions(address: str, name: str, total: int) -> None:
+    await _ask(address, lambda admin: admin.create_partitions({name: NewPartitions(total)}))
+
+
+async def committed(address: str, group: str) -> dict[int, int]:
+    """The group's offsets by partition, of its one topic."""
+    offsets = await _ask(address, lambda admin: admin.list_consumer_group_offsets(group))
+    return {place.partition: found.offset for place, found in offsets.items()}
+
+
+async def members(address: str, group: str) -> int:
+    """How many consumers the broker believes the group to have."""
+    (answer,) = await _ask(address, lambda admin: admin.describe_consumer_groups([group]))
+    ((_error, _group, _state, _type, _protocol, found, *_rest),) = answer.groups
+    return len(found)
+
+
+@final
+class Application:
+    """Answers each message as `answer` says, and keeps account."""
+
+    def __init__(self, answer: Callable[[Any], Awaitable[Outcome]]) -> None:
+        self._answer = answer
+        self._news = trio.Event()
+        self.stop = trio.Event()
+        self.scope = trio.CancelScope()
+        self.ended = trio.Event()
+        self.messages: list[Any] = []
+        self.finished: list[bytes] = []
+        self.under_way = 0
+        self.most_under_way = 0
+
+    async def take(self, message: Any) -> Outcome:
+        self.messages.append(message)
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        self._tell()
+        try:
+            outcome = await self._answer(message)
+            if outcome is Outcome.ACK:
+                self.finished.append(message.data)
+            return outcome
+        finally:
+            self.under_way -= 1
+            self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    @property
+    def received(self) -> list[bytes]:
+        return [message.data for message in self.messages]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        with trio.fail_after(60):
+            while not condition():
+                await self._news.wait()
+
+    async def has(self, count: int) -> None:
+        await self.until(lambda: len(self.messages) >= count)
+
+    async def has_finished(self, count: int) -> None:
+        await self.until(lambda: len(self.finished) >= count)
+
+    async def cancel(self) -> None:
+        self.scope.cancel()
+        with trio.fail_after(30):
+            await self.ended.wait()
+        assert self.scope.cancelled_caught
+
+
+async def _acknowledge(_message: Any) -> Outcome:
+    return Outcome.ACK
+
+
+@asynccontextmanager
+async def subscribed(
+    begin: Callable[..., Awaitable[None]], answer: Callable[[Any], Awaitable[Outcome]] = _acknowledge
+) -> AsyncIterator[Application]:
+    """A subscription that has started; stopped, and waited for, on the way out.
+
+    `begin` takes what delivers, the event to stop, and `task_status`.
+    """
+    application = Application(answer)
+
+    async def run(*, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            with application.scope:
+                await begin(application.take, application.stop, task_status=task_status)
+        finally:
+            application.ended.set()
+
+    async with trio.open_nursery() as nursery:
+        with trio.fail_after(60):
+            await nursery.start(run)
+        yield application
+        application.stop.set()
+        with trio.fail_after(60):
+            await application.ended.wait()

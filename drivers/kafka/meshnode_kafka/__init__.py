@@ -9,6 +9,7 @@ the node's one trio-asyncio loop.
     _partition.py     a partition while it is ours; no I/O
     _errors.py        aiokafka's errors as ours, and the way over to its side
     _client.py        makes producers and consumers
+    _closing.py       ends both within a bound (asyncio)
     _publisher.py     publishing (asyncio)
     _reader.py        a member of a consumer group (asyncio)
     _subscription.py  its messages delivered (trio)

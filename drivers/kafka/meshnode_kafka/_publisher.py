@@ -18,6 +18,7 @@ from typing import Any, final
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 from aiokafka import errors as kafka
 
+from meshnode_kafka._closing import close_producer
 from meshnode_kafka._errors import TROUBLE
 from meshnode_kafka._records import Record
 
@@ -28,8 +29,6 @@ _ANSWER_SECONDS = 10.0
 
 _TOPIC_SECONDS = 5.0
 """How long the brokers may take to create a topic."""
-
-_CLOSE_SECONDS = 1.5
 
 
 @final
@@ -56,7 +55,7 @@ class Publisher:
 
     async def publish(self, records: Sequence[Record]) -> list[Exception | None]:
         """What became of each record. They are sent in order and wait for their answers together."""
-        producer = self._running
+        producer = await self._sound()
         sent: list[asyncio.Future[Any] | Exception] = []
         for record in records:
             try:
@@ -87,6 +86,11 @@ class Publisher:
             raise kafka.ProducerClosed
         return self._producer
 
+    async def _sound(self) -> AIOKafkaProducer:
+        if self._running._sender.sender_task.done():
+            await self._replace(self._running)
+        return self._running
+
     async def _started(self) -> AIOKafkaProducer:
         producer = self._make()
         try:
@@ -94,11 +98,15 @@ class Publisher:
         except BaseException:
             self._close_soon(producer)
             raise
+        # If that task should fail, aiokafka's own callback stumbles over transactions that are not there,
+        # and an error in a callback ends the whole loop.
+        sender = producer._sender
+        sender.sender_task.remove_done_callback(sender._fail_all)
         return producer
 
     def _close_soon(self, producer: AIOKafkaProducer) -> None:
         """Whoever closes it may be cancelled; `aclose` waits for it."""
-        closing = asyncio.ensure_future(_close(producer))
+        closing = asyncio.ensure_future(close_producer(producer))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
@@ -144,19 +152,3 @@ def _outcome(future: asyncio.Future[Any]) -> Exception | None:
 
 def _spoils(outcome: Exception | None) -> bool:
     return isinstance(outcome, kafka.KafkaError) and not outcome.retriable
-
-
-async def _close(producer: AIOKafkaProducer) -> None:
-    """What is still to be written has a moment; then it is dropped, for its callers are gone."""
-    stopping = asyncio.ensure_future(producer.stop())
-    await asyncio.wait({stopping}, timeout=_CLOSE_SECONDS)
-    if not stopping.done():
-        # aiokafka has no way to close without waiting for its records: they are failed from outside, and
-        # the connections closed under the requests that wait for an answer.
-        producer._message_accumulator.fail_all(kafka.ProducerClosed())
-        await producer.client.close()
-        await asyncio.wait({stopping}, timeout=_CLOSE_SECONDS)
-    stopping.cancel()
-    await asyncio.wait({stopping})
-    if not stopping.cancelled():
-        stopping.exception()

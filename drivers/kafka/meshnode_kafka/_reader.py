@@ -24,6 +24,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener  # type: ignore
 from aiokafka import errors as kafka
 from aiokafka.structs import TopicPartition  # type: ignore[import-untyped]
 
+from meshnode_kafka._closing import close_consumer, end
 from meshnode_kafka._errors import TROUBLE
 from meshnode_kafka._partition import Partition
 
@@ -37,7 +38,6 @@ _COMMIT_SECONDS = 2.0
 _COMMIT_PAUSE = 0.1
 """Between two commits while messages keep coming."""
 
-_CLOSE_SECONDS = 1.5
 _POLL_MILLISECONDS = 60_000
 _TOPIC_SECONDS = 1.0
 """Between two looks for a topic that does not exist yet."""
@@ -129,13 +129,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         partitions = list(self._partitions.values())
         self._partitions.clear()
         await self._commit_last(partitions)
-        stopping = asyncio.ensure_future(self._consumer.stop())
-        await asyncio.wait({stopping}, timeout=_CLOSE_SECONDS)
-        if not stopping.done():
-            # A broker that does not answer: aiokafka would wait for it; without connections it cannot.
-            await self._consumer._client.close()
-            await asyncio.wait({stopping}, timeout=_CLOSE_SECONDS)
-        await _end(stopping)
+        await close_consumer(self._consumer)
 
     # Topics that do not exist yet.
 
@@ -232,7 +226,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
                 if not self._fetch.cancelled():
                     self._receive(self._fetch.result())
         finally:
-            await _end(self._fetch)
+            await end(self._fetch)
 
     def _receive(self, records: dict[TopicPartition, list[Any]]) -> None:
         for name, some in records.items():
@@ -256,7 +250,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
                     self._commit_task.result()
                 await asyncio.sleep(_COMMIT_PAUSE)
         finally:
-            await _end(self._commit_task)
+            await end(self._commit_task)
 
     async def _commit(self, partitions: Sequence[Partition]) -> None:
         offsets = {one.name: offset for one in partitions if (offset := one.uncommitted()) is not None}
@@ -294,14 +288,6 @@ async def _until_idle(partitions: Sequence[Partition], seconds: float) -> None:
     for wait in waits:
         wait.cancel()
     await asyncio.wait(waits)
-
-
-async def _end(task: asyncio.Task[Any] | None) -> None:
-    if task is not None:
-        task.cancel()
-        await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()
 
 
 async def _side_by_side(*parts: Coroutine[Any, Any, None]) -> None:
