@@ -75,6 +75,7 @@ def go_client() -> None:
 
 def main() -> int:
     from support.install_kafka import kafka  # imports this module
+    from support.install_postgres import postgres
     from support.install_rabbitmq import rabbitmq
 
     (TOOLS / "bin").mkdir(parents=True, exist_ok=True)
@@ -85,6 +86,7 @@ def main() -> int:
         "Dapr's Go SDK": go_client,
         "Apache Kafka": kafka,
         "RabbitMQ": rabbitmq,
+        "PostgreSQL": postgres,
     }
     for name, install in tools.items():
         try:

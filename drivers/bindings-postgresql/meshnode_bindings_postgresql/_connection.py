@@ -1,0 +1,209 @@
+"""One connection: libpq without blocking, trio waits for its socket."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable, Mapping, Sequence
+from typing import final
+
+import trio
+from psycopg import OperationalError, pq
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, PollingStatus, TransactionStatus
+from psycopg.pq.abc import PGcancelConn, PGconn, PGresult
+
+from meshnode.errors import BindingError, ComponentError, ComponentUnavailable
+from meshnode_bindings_postgresql._params import Params
+
+__all__ = ["Connection", "connect"]
+
+_CANCELLING = 3.0
+"""Seconds a server gets to end a query that nobody waits for; then the connection is dropped."""
+
+_NEWS = 10
+"""Reads of what came without being asked for; a connection with more to say than this is not used again."""
+
+_WRONG = frozenset({ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE, ExecStatus.NONFATAL_ERROR})
+_COPY = frozenset({ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH})
+_PASSING = ("0800", "53", "57P0", "40001", "40P01", "55P03")
+"""Beginnings of the codes of errors that may be gone at the next attempt."""
+
+
+async def connect(settings: Mapping[str, str]) -> Connection:
+    """To the first of the addresses that takes us. Raises `ComponentUnavailable`."""
+    problem = "no address"
+    for attempt in await _attempts(settings):
+        try:
+            return await _connect(make_conninfo("", **attempt))
+        except OperationalError as error:
+            problem = str(error).strip()
+    raise ComponentUnavailable(f"cannot connect to PostgreSQL: {problem}")
+
+
+async def _attempts(settings: Mapping[str, str]) -> Sequence[dict[str, str]]:
+    """One per address: libpq would look names up itself, and block."""
+    hosts, ports = settings.get("host", "").split(","), settings.get("port", "").split(",")
+    if "hostaddr" in settings or not any(hosts):
+        return [dict(settings)]
+    if len(ports) == 1:
+        ports *= len(hosts)
+    found: list[dict[str, str]] = []
+    for host, port in zip(hosts, ports, strict=False):
+        one = {**settings, "host": host, "port": port}
+        if host.startswith(("/", "@")):
+            found.append(one)
+            continue
+        try:
+            addresses = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
+        except OSError as error:
+            raise ComponentUnavailable(f"cannot find the host {host}: {error.strerror}") from error
+        found += [{**one, "hostaddr": str(address[4][0])} for address in addresses]
+    return found
+
+
+async def _connect(conninfo: str) -> Connection:
+    pgconn = pq.PGconn.connect_start(conninfo.encode())
+    try:
+        await _poll(pgconn, pgconn.connect_poll)
+        pgconn.nonblocking = 1
+        connection = Connection(pgconn)
+        await connection.settle()
+    except BaseException:
+        pgconn.finish()
+        raise
+    return connection
+
+
+async def _poll(pgconn: PGconn | PGcancelConn, poll: Callable[[], int]) -> None:
+    if pgconn.status == ConnStatus.BAD:
+        raise OperationalError(pgconn.get_error_message())
+    while True:
+        match poll():
+            case PollingStatus.OK:
+                return
+            case PollingStatus.READING:
+                await trio.lowlevel.wait_readable(pgconn.socket)
+            case PollingStatus.WRITING:
+                await trio.lowlevel.wait_writable(pgconn.socket)
+            case _:
+                raise OperationalError(pgconn.get_error_message())
+
+
+@final
+class Connection:
+    """For one task at a time."""
+
+    def __init__(self, pgconn: PGconn) -> None:
+        self._pgconn = pgconn
+        self.since = self.last_used = trio.current_time()
+
+    async def settle(self) -> None:
+        """Answers are read in these two styles; a server may be set to others."""
+        for name, value in ((b"DateStyle", b"ISO"), (b"IntervalStyle", b"postgres")):
+            status = self._pgconn.parameter_status(name)
+            if status is not None and status.partition(b",")[0] != value:
+                await self.simple(f"SET {name.decode()} = {value.decode()}")
+
+    @property
+    def idle(self) -> bool:
+        """Whether somebody else may use it: no query under way, no transaction left open."""
+        return (
+            self._pgconn.status == ConnStatus.OK and self._pgconn.transaction_status == TransactionStatus.IDLE
+        )
+
+    def alive(self) -> bool:
+        """False when the server has ended the connection meanwhile: it says so, then hangs up."""
+        try:
+            readable = select.poll()
+            readable.register(self._pgconn.socket, select.POLLIN)
+            for _ in range(_NEWS):
+                if not readable.poll(0):
+                    return self.idle
+                self._pgconn.consume_input()
+        except OperationalError:
+            pass
+        return False
+
+    def close(self) -> None:
+        self._pgconn.finish()
+
+    async def simple(self, sql: str) -> PGresult | None:
+        """Statements without parameters, any number of them; the result of the last."""
+        return await self._run(lambda: self._pgconn.send_query(sql.encode()))
+
+    async def extended(self, sql: str, params: Params) -> PGresult | None:
+        """One statement."""
+        query = sql.encode()
+        if not params.need_types:
+            values = params.encoded()
+            return await self._run(lambda: self._pgconn.send_query_params(query, values))
+        await self._run(lambda: self._pgconn.send_prepare(b"", query))
+        described = await self._run(lambda: self._pgconn.send_describe_prepared(b""))
+        types = [described.param_type(n) for n in range(described.nparams)] if described else []
+        encoded = params.encoded(types)
+        return await self._run(lambda: self._pgconn.send_query_prepared(b"", encoded))
+
+    async def _run(self, send: Callable[[], None]) -> PGresult | None:
+        try:
+            try:
+                send()
+                return await self._last_result()
+            except trio.Cancelled:
+                await self._end_query()
+                raise
+        except OperationalError as error:
+            raise ComponentUnavailable(f"lost the connection to PostgreSQL: {str(error).strip()}") from error
+
+    async def _last_result(self) -> PGresult | None:
+        """Reads all of them; raises for the first that is an error."""
+        while self._pgconn.flush():
+            await trio.lowlevel.wait_writable(self._pgconn.socket)
+        last: PGresult | None = None
+        wrong: PGresult | None = None
+        while (result := await self._next_result()) is not None:
+            if result.status in _COPY:
+                self._pgconn.finish()
+                raise BindingError("error executing query: COPY from and to the client is not offered")
+            if wrong is None and result.status in _WRONG:
+                wrong = result
+            last = result
+        if wrong is not None:
+            raise _error(wrong)
+        return last
+
+    async def _next_result(self) -> PGresult | None:
+        while self._pgconn.is_busy():
+            await trio.lowlevel.wait_readable(self._pgconn.socket)
+            self._pgconn.consume_input()
+        return self._pgconn.get_result()
+
+    async def _end_query(self) -> None:
+        """Asks the server to give up; whether it did shows in `idle`."""
+        if self._pgconn.status != ConnStatus.OK:
+            return
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _CANCELLING):
+            cancelling = self._pgconn.cancel_conn()
+            try:
+                cancelling.start()
+                await _poll(cancelling, cancelling.poll)
+                while self._pgconn.flush():
+                    await trio.lowlevel.wait_writable(self._pgconn.socket)
+                while await self._next_result() is not None:
+                    pass
+            except OperationalError:
+                self._pgconn.finish()
+            finally:
+                cancelling.finish()
+
+
+def _error(result: PGresult) -> ComponentError:
+    severity, text, code = (
+        (result.error_field(field) or b"").decode(errors="replace")
+        for field in (DiagnosticField.SEVERITY, DiagnosticField.MESSAGE_PRIMARY, DiagnosticField.SQLSTATE)
+    )
+    if not code:
+        return ComponentUnavailable(
+            f"lost the connection to PostgreSQL: {result.get_error_message().strip()}"
+        )
+    message = f"error executing query: {severity}: {text} (SQLSTATE {code})"
+    return ComponentUnavailable(message) if code.startswith(_PASSING) else BindingError(message)
