@@ -90,7 +90,6 @@ class Tending:
         """Removes what has expired unseen, and what has been kept for long enough."""
         keep = self._retention > 0
         while True:
-            await trio.sleep(_SWEEP)
             try:
                 more = True
                 while more:
@@ -101,6 +100,7 @@ class Tending:
                     more = await self._worker.call(action, writes=look)
             except ComponentError as error:
                 self._context.log.warning("removing old messages: %s", error)
+            await trio.sleep(_SWEEP)
 
 
 def _mark(path: str) -> tuple[int, int]:
