@@ -75,6 +75,8 @@ def go_client() -> None:
 
 def main() -> int:
     from support.install_kafka import kafka  # imports this module
+    from support.install_mosquitto import mosquitto
+    from support.install_nats import nats
     from support.install_postgres import postgres
     from support.install_rabbitmq import rabbitmq
 
@@ -85,6 +87,8 @@ def main() -> int:
         "@dapr/dapr for Node.js": npm_client,
         "Dapr's Go SDK": go_client,
         "Apache Kafka": kafka,
+        "mosquitto": mosquitto,
+        "nats-server": nats,
         "RabbitMQ": rabbitmq,
         "PostgreSQL": postgres,
     }
