@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio_asyncio
 from meshnode_redis.pubsub import Options, driver
+from support.certificates import Authority
 from support.redis_pubsub import CONTEXT, consumers, consuming, open_driver, pending, publish, until
 from support.redis_servers import redis_cluster, redis_server, sentinel_group
 
@@ -412,6 +413,21 @@ async def test_many_subscriptions(server, topic):
             assert consumer.data == [name.encode()]
         for consumer in found:
             consumer.stop.set()
+
+
+async def test_over_tls(tmp_path):
+    authority = Authority()
+    ca, certificate, key = authority.write(tmp_path, "server")
+    tls = ["--tls-ca-cert-file", str(ca), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+    with redis_server(tmp_path, tls=tls) as server:
+        client_cert, client_key = authority.issue("client")
+        login = {"ca_cert": authority.certificate, "client_cert": client_cert, "client_key": client_key}
+        async with (
+            open_driver(host=server.address, enable_tls=True, **login) as broker,
+            consuming(broker, "orders") as consumer,
+        ):
+            await publish(broker, "orders", b"1", b"x" * 1_000_000)
+            await consumer.has(lambda: len(consumer.acknowledged) == 2)
 
 
 def test_metadata_as_in_dapr():

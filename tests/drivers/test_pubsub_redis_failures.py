@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -112,6 +113,42 @@ async def test_acknowledgements_survive_an_outage(tmp_path, end, caplog):
             await consumer.has(lambda: len(consumer.acknowledged) == 4)
             await until(lambda: "receives again" in caplog.text)
         assert sorted(set(consumer.data)) == sorted(consumer.data) == [b"1", b"2", b"3", b"4"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_consumers_that_come_and_go(tmp_path, seed):
+    """Stopped and cancelled at any moment, in a crowd, while messages flow: nothing stays behind with one
+    that is gone, where it would be stuck for the minute that the processing timeout lasts.
+    """
+    rng = random.Random(seed)
+    done = set()
+
+    async def answer(message):
+        if rng.random() < 0.2:
+            await trio.sleep(rng.random() / 50)
+        if rng.random() < 0.2:
+            return Outcome.RETRY
+        done.add(message.data)
+        return Outcome.ACK
+
+    async def come_and_go(broker):
+        for _ in range(12):
+            async with consuming(broker, TOPIC, answer, limit=rng.choice((1, 3, 10))) as consumer:
+                goal = rng.randrange(20)
+                with trio.move_on_after(rng.random() / 10):
+                    await consumer.has(lambda goal=goal: len(consumer.messages) > goal)
+                if rng.random() < 0.6:
+                    consumer.scope.cancel()
+
+    with redis_server(tmp_path) as server:
+        async with open_driver(host=server.address, **HASTE) as broker:
+            async with publishing(broker) as taken, trio.open_nursery() as nursery:
+                for _ in range(4):
+                    nursery.start_soon(come_and_go, broker)
+            async with consuming(broker, TOPIC, answer) as last:
+                await last.has(lambda: set(taken) <= done)
+                await until(lambda: pending(server, TOPIC) == [])
+        assert consumers(server, TOPIC) in ([], ["app"])
 
 
 async def test_a_server_that_stalls(tmp_path):

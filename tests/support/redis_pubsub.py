@@ -129,7 +129,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 def pending(server: RedisServer, topic: str, group: str = "app") -> list[tuple[str, str, int]]:
     """Entry, consumer and age in milliseconds of all that is pending."""
-    words = server.command("XPENDING", topic, group, "-", "+", "1000").split("\r\n")
+    words = server.command("XPENDING", topic, group, "-", "+", "1000").split("\r\n")[1:]
     found = []
     while "*4" in words:
         words = words[words.index("*4") + 1 :]

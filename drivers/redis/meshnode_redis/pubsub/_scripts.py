@@ -34,14 +34,23 @@ if found.err then return 0 end
 for _, flat in ipairs(found) do
   local one = {}
   for i = 1, #flat, 2 do one[flat[i]] = flat[i + 1] end
-  if one.pending == 0 and one.idle > tonumber(ARGV[3]) and string.sub(one.name, 1, #ARGV[2]) == ARGV[2] then
+  local dead = one.idle > tonumber(ARGV[3]) and string.sub(one.name, 1, #ARGV[2]) == ARGV[2]
+  if one.pending == 0 and (dead or one.name == ARGV[4]) then
     redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], one.name)
   end
 end
 return 0
 """)
-"""Makes the group, from the stream's start as Dapr does, and removes what nodes that were killed have left
-of themselves there. (A consumer that reads is never idle for so long.)
+"""Makes the group, from the stream's start as Dapr does, and removes empty consumers that nobody is any
+more: those of nodes that were killed. (One that reads is never idle for so long.)
+"""
+
+_TIDY = """
+local function tidy(name)
+  if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, name) == 0 then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], name)
+  end
+end
 """
 
 _KEEP = script("""
@@ -69,7 +78,8 @@ end
 """Ranges that leave out their start are newer than the servers we want to serve."""
 
 _GIVE_BACK = script(
-    _AFTER
+    _TIDY
+    + _AFTER
     + """
 local kept = {}
 for i = 5, #ARGV do kept[ARGV[i]] = true end
@@ -84,15 +94,14 @@ until #page < 100
 for _, id in ipairs(ids) do
   redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, id, 'IDLE', ARGV[4], 'JUSTID')
 end
-if left == 0 and #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) == 0 then
-  redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
-end
+if left == 0 then tidy(ARGV[2]) end
 return #ids
 """
 )
 
 _SWEEP = script(
-    _AFTER
+    _TIDY
+    + _AFTER
     + """
 local page = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[4], '+', ARGV[6])
 local ids, most, seen, cursor = {}, tonumber(ARGV[5]), nil, ''
@@ -103,22 +112,25 @@ for _, one in ipairs(page) do
 end
 if #ids == most or #page == tonumber(ARGV[6]) then cursor = after(seen) end
 if #ids == 0 then return { cursor, {}, {} } end
-return { cursor, ids, redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], unpack(ids)) }
+local claimed = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], unpack(ids))
+tidy(ARGV[7])
+return { cursor, ids, claimed }
 """
 )
 """XAUTOCLAIM, for servers before 6.2 too, and naming what was deleted, which only those since 7 do."""
 
-_TAKE_RETURNED = script("""
+_TAKE_RETURNED = script(
+    _TIDY
+    + """
 local found = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[4], ARGV[3])
 if #found == 0 then return false end
 local ids = {}
 for i, one in ipairs(found) do ids[i] = one[1] end
 local claimed = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(ids))
-if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[3]) == 0 then
-  redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[3])
-end
+tidy(ARGV[3])
 return { '', ids, claimed }
-""")
+"""
+)
 
 
 def returned_name(group: str) -> str:
@@ -129,7 +141,7 @@ def join(topic: str, group: str, prefix: str, idle: float) -> Arguments:
     """`prefix` is what our consumers' names begin with; those without a sign of life for `idle` seconds and
     with nothing pending are dead.
     """
-    return ("EVALSHA", _JOIN, 1, topic, group, prefix, _milliseconds(idle))
+    return ("EVALSHA", _JOIN, 1, topic, group, prefix, _milliseconds(idle), returned_name(group))
 
 
 def keep(topic: str, group: str, consumer: str, ids: Iterable[bytes]) -> Arguments:
@@ -157,7 +169,8 @@ def sweep(topic: str, group: str, consumer: str, age: float, start: bytes, most:
     """Takes what is so many seconds old, from `start` on. Answers where to go on (empty: that was all), the
     ids, and the entries; ids without an entry were deleted.
     """
-    return ("EVALSHA", _SWEEP, 1, topic, group, consumer, _milliseconds(age), start, most, _PAGE)
+    who = (topic, group, consumer)
+    return ("EVALSHA", _SWEEP, 1, *who, _milliseconds(age), start, most, _PAGE, returned_name(group))
 
 
 def _milliseconds(seconds: float) -> int:
