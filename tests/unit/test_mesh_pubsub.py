@@ -534,6 +534,21 @@ async def test_a_broken_stream_gives_its_events_back_at_once(mesh: Mesh, autojum
         assert await stream.recv_message() is None
 
 
+async def test_the_initial_response_comes_before_any_event(mesh: Mesh, autojump_clock: MockClock) -> None:
+    node = await mesh.start("app", resources=broker())
+    async with open_stream(node) as stream:
+        await subscribe(stream)
+        await stream.end()
+        assert await stream.recv_message() is None
+    for _ in range(10):  # trio runs the tasks of a moment in one order or the other
+        await publish(node, b"1")
+        async with open_stream(node) as stream:
+            subscriber = await subscribe(stream)
+            await subscriber.answer((await subscriber.event()).id)
+            await stream.end()
+            assert await stream.recv_message() is None
+
+
 async def test_two_streams_of_one_topic_share_its_events(mesh: Mesh, autojump_clock: MockClock) -> None:
     node = await mesh.start("app", resources=broker())
     got: list[bytes] = []

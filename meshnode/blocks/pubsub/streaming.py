@@ -57,14 +57,18 @@ class StreamReceiver:
         self._stream = stream
         self._pending: dict[str, _Pending] = {}
         self._sending = trio.Lock()
+        self._confirmed = trio.Event()
 
     async def confirm(self) -> None:
-        """Tell the application that it is subscribed."""
+        """Tell the application that it is subscribed. No event goes before this: SDKs throw away whatever
+        comes first.
+        """
         initial = runtime.SubscribeTopicEventsResponseInitialAlpha1()
         async with self._sending:
             await self._stream.send_message(
                 runtime.SubscribeTopicEventsResponseAlpha1(initial_response=initial)
             )
+        self._confirmed.set()
 
     async def receive(
         self, subscription: TopicSubscription, arrivals: Sequence[Arrival], seconds: float
@@ -73,6 +77,7 @@ class StreamReceiver:
 
     async def _one(self, subscription: TopicSubscription, arrival: Arrival) -> Status:
         request = topic_event(arrival.event, subscription.broker.name, arrival.topic, arrival.path)
+        await self._confirmed.wait()
         while (earlier := self._pending.get(request.id)) is not None:
             await earlier.answered.wait()  # the same event twice: one answer could not be told from the other
         pending = self._pending[request.id] = _Pending()
