@@ -91,9 +91,10 @@ async def test_a_broker_that_is_killed_loses_nothing_that_was_confirmed(server):
 
 
 async def test_what_was_under_way_comes_again(server):
-    """The connection breaks under a delivery: it is cancelled, and made again."""
+    """The connection breaks under a delivery: it is cancelled, and made again. A binding fares likewise."""
     fates = []
     begun, again = trio.Event(), trio.Event()
+    options = BindingOptions(host=server.url, queue_name="killed", durable=True)
 
     async def deliver(_message):
         if not begun.is_set():
@@ -106,45 +107,31 @@ async def test_what_was_under_way_comes_again(server):
         again.set()
         return Outcome.ACK
 
-    async with open_broker(server) as broker, trio.open_nursery() as nursery:
+    async with (
+        open_broker(server) as broker,
+        binding.open(options, CONTEXT) as opened,
+        trio.open_nursery() as nursery,
+    ):
         await nursery.start(hold_subscription, broker, "under way", deliver)
         await broker.publish(PublishRequest("under way", b"1"))
         with trio.fail_after(60):
             await begun.wait()
-            await trio.to_thread.run_sync(server.kill)
-            with pytest.raises(ComponentUnavailable):
-                await broker.publish(PublishRequest("under way", b"2"))
-            with pytest.raises(ComponentUnavailable):
-                await broker.ping()
+            with pytest.RaisesGroup(ComponentUnavailable):
+                async with trio.open_nursery() as reading:
+                    await reading.start(partial(opened.read, deliver, trio.Event()))
+                    await trio.to_thread.run_sync(server.kill)
+            for operation in (
+                partial(broker.publish, PublishRequest("under way", b"2")),
+                partial(opened.invoke, BindingRequest("create", b"2")),
+                broker.ping,
+            ):
+                with pytest.raises(ComponentUnavailable):
+                    await operation()
             await trio.to_thread.run_sync(server.start)
             await again.wait()
+            await opened.invoke(BindingRequest("create", b"3"))
         nursery.cancel_scope.cancel()
     assert fates == ["cancelled"]
-
-
-async def test_a_binding_whose_broker_is_killed(server):
-    """Its reading ends, and so does what waits for a confirm; both work again when the broker does."""
-    options = BindingOptions(host=server.url, queue_name="killed", durable=True)
-    received = trio.Event()
-
-    async def receive(_event):
-        received.set()
-        return Outcome.ACK
-
-    async with binding.open(options, CONTEXT) as opened:
-        with trio.fail_after(60):
-            with pytest.RaisesGroup(ComponentUnavailable):
-                async with trio.open_nursery() as nursery:
-                    await nursery.start(partial(opened.read, receive, trio.Event()))
-                    await trio.to_thread.run_sync(server.kill)
-            with pytest.raises(ComponentUnavailable):
-                await opened.invoke(BindingRequest("create", b"1"))
-            await trio.to_thread.run_sync(server.start)
-            await opened.invoke(BindingRequest("create", b"1"))
-            async with trio.open_nursery() as nursery:
-                await nursery.start(partial(opened.read, receive, trio.Event()))
-                await received.wait()
-                nursery.cancel_scope.cancel()
 
 
 async def test_publishing_to_a_broker_that_stalls(server):
