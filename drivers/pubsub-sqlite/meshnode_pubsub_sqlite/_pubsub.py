@@ -11,7 +11,7 @@ import trio
 from attrs import frozen
 from meshnode_sqlite_client import Worker
 
-from meshnode.errors import BulkPublishError, ComponentUnavailable
+from meshnode.errors import BulkPublishError, ComponentError, ComponentUnavailable
 from meshnode.interfaces import (
     Deliver,
     Deliveries,
@@ -114,7 +114,7 @@ class SqlitePubSub:
         action = partial(_rows.take, group, number, room, now, self._tending.until(), self._keep)
         try:
             return await self._through(action, partial(_rows.may_take, group, now))
-        except ComponentUnavailable as error:
+        except ComponentError as error:
             self._context.log.warning("taking messages of topic %s: %s", subscription.topic, error)
             return Taken((), now + _PAUSE)
 
@@ -156,8 +156,8 @@ class SqlitePubSub:
             while True:
                 try:
                     ours = await self._through(action, True)
-                except ComponentUnavailable as error:
-                    self._context.log.warning("settling a message: %s", error)
+                except ComponentError as error:
+                    self._context.log.warning("settling message %d: %s", lease.message, error)
                     await trio.sleep(_PAUSE)
                 else:
                     break
@@ -172,7 +172,7 @@ class SqlitePubSub:
         self._tending.leases.discard(lease)
         try:
             await self._through(partial(_rows.put_back, lease, 0.0), True)
-        except ComponentUnavailable as error:
+        except ComponentError as error:
             self._context.log.warning("a message stays ours until its lease lapses: %s", error)
 
     async def _through(
@@ -180,9 +180,12 @@ class SqlitePubSub:
         action: Callable[[sqlite3.Connection], T],
         writes: bool | Callable[[sqlite3.Connection], bool],
     ) -> T:
-        """A job that is not left half-way when we are cancelled: what was leased is known to be."""
+        """A job that is not left half-way when we are cancelled: what was leased is known to be.
+
+        It need not survive a power cut, after which the message would come again.
+        """
         with trio.CancelScope(shield=True, deadline=trio.current_time() + self._patience):
-            return await self._worker.call(action, writes=writes)
+            return await self._worker.call(action, writes=writes, durable=False)
         raise ComponentUnavailable(f"sqlite database {self._options.connection_string} does not answer")
 
     async def ping(self) -> None:

@@ -53,7 +53,7 @@ class Tending:
             if self.leases:
                 action = partial(_rows.renew, tuple(self.leases), self.until())
                 try:
-                    await self._worker.call(action, writes=True)
+                    await self._worker.call(action, writes=True, durable=False)
                 except ComponentError as error:
                     self._context.log.warning("renewing leases: %s", error)
 
@@ -79,7 +79,7 @@ class Tending:
             try:
                 dead = await self._worker.call(look, writes=False)
                 if dead:
-                    freed = await self._worker.call(partial(bury, dead), writes=True)
+                    freed = await self._worker.call(partial(bury, dead), writes=True, durable=False)
                     self._context.log.info("a process ended without notice: %d messages come again", freed)
             except ComponentError as error:
                 self._context.log.warning("looking after other processes: %s", error)
@@ -97,7 +97,7 @@ class Tending:
                     before = now - self._retention
                     look = partial(_rows.something_to_sweep, now, before)
                     action = partial(_rows.sweep, now, before, keep)
-                    more = await self._worker.call(action, writes=look)
+                    more = await self._worker.call(action, writes=look, durable=False)
             except ComponentError as error:
                 self._context.log.warning("removing old messages: %s", error)
             await trio.sleep(_SWEEP)

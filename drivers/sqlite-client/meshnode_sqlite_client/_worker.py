@@ -31,15 +31,17 @@ Writes = bool | Callable[[sqlite3.Connection], bool]
 _MAX_WAITING = 10_000
 _MAX_BATCH = 512
 _STEPS_BETWEEN_CLOCK_CHECKS = 20_000
+_NORMAL = 1
 
 
 @final
 class _Job:
-    __slots__ = ("action", "outcome", "task", "writes")
+    __slots__ = ("action", "durable", "outcome", "task", "writes")
 
-    def __init__(self, action: Action, writes: Writes, task: trio.lowlevel.Task) -> None:
+    def __init__(self, action: Action, writes: Writes, durable: bool, task: trio.lowlevel.Task) -> None:
         self.action = action
         self.writes = writes
+        self.durable = durable
         self.task: trio.lowlevel.Task | None = task
         self.outcome: Outcome[Any] | None = None
 
@@ -65,21 +67,27 @@ class Worker:
         self._limiter = trio.CapacityLimiter(1)
         self._closed = False
         self._deadline = 0.0
+        self._usual = self._synchronous = -1  # not known yet
         connection.set_progress_handler(self._is_late, _STEPS_BETWEEN_CLOCK_CHECKS)
 
-    async def call(self, action: Callable[[sqlite3.Connection], T], *, writes: Writes) -> T:
+    async def call(
+        self, action: Callable[[sqlite3.Connection], T], *, writes: Writes, durable: bool = True
+    ) -> T:
         """Runs the action in the worker's thread and transaction. It must not keep the connection.
 
         `writes` may be a function that looks: where nothing in a batch writes there is no transaction, and
         nobody else's writing is waited for. (What it saw may have changed when the action runs; an action
         that is to change something looks whether it is in a transaction.)
+
+        What is not `durable` need not survive a power cut, unless a later durable write does; it is spared
+        the `fsync`. It survives the end of the process like everything else.
         """
         if self._closed:
             raise self._gone()
         if len(self._waiting) >= _MAX_WAITING:
             message = f"too many operations wait for the {self._database}"
             raise self._database.failure(message, status=Status.RESOURCE_EXHAUSTED)
-        job = _Job(action, writes, trio.lowlevel.current_task())
+        job = _Job(action, writes, durable, trio.lowlevel.current_task())
         self._waiting.append(job)
         self._wake.set()
 
@@ -124,6 +132,7 @@ class Worker:
             self._restart_clock()
             self._database.check(connection)
             if any(job.will_write(connection) for job in batch):
+                self._synchronise(any(job.durable for job in batch))
                 connection.execute("BEGIN IMMEDIATE")
             for job in batch:
                 self._run_job(job)
@@ -136,6 +145,17 @@ class Worker:
             failure = translate(error, self._database) if isinstance(error, sqlite3.Error) else error
             for job in batch:
                 job.outcome = Error(failure)
+
+    def _synchronise(self, durable: bool) -> None:
+        """Sets whether the next commit waits for the disk; with a write-ahead log both are safe."""
+        execute = self._connection.execute
+        if self._usual < 0:
+            (self._usual,) = execute("PRAGMA synchronous").fetchone()
+            self._synchronous = self._usual
+        wanted = self._usual if durable or self._database.disable_wal else min(self._usual, _NORMAL)
+        if wanted != self._synchronous:
+            execute(f"PRAGMA synchronous = {wanted}")
+            self._synchronous = wanted
 
     def _run_job(self, job: _Job) -> None:
         """An error of the job's own stays with it; one that ended the transaction is everybody's and is
