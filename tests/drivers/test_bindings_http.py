@@ -24,6 +24,7 @@ from support.redis_servers import free_port
 from meshnode.errors import BindingError, ComponentUnavailable, ConfigError, InvalidArgument
 from meshnode.interfaces import BindingRequest, DriverContext, OutputBinding
 from meshnode.registry import load_options
+from meshnode.testing.conformance import bindings
 
 CONTEXT = DriverContext("web", "app")
 OPERATIONS = ("create", "get", "head", "post", "put", "patch", "delete", "options", "trace")
@@ -131,6 +132,12 @@ async def opened(url, **options):
 
 async def call(binding, operation="get", data=b"", **metadata):
     return await binding.invoke(BindingRequest(operation, data, metadata))
+
+
+@pytest.mark.parametrize("check", bindings.OUTPUT_CHECKS, ids=str)
+async def test_conformance(check, server):
+    example = BindingRequest("post", b"{}")
+    assert await check.run(bindings.OutputSetup(lambda: opened(server.url), example))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -18,6 +18,7 @@ from meshnode_bindings_localstorage._payload import payload
 from meshnode.errors import BindingError, ComponentUnavailable, ConfigError, InvalidArgument
 from meshnode.interfaces import BindingRequest, DriverContext, OutputBinding
 from meshnode.registry import load_options
+from meshnode.testing.conformance import bindings
 
 CONTEXT = DriverContext("files", "app")
 
@@ -31,6 +32,12 @@ async def opened(root, **options):
 async def call(binding, operation, name=None, data=b""):
     metadata = {} if name is None else {"fileName": name}
     return (await binding.invoke(BindingRequest(operation, data, metadata))).data
+
+
+@pytest.mark.parametrize("check", bindings.OUTPUT_CHECKS, ids=str)
+async def test_conformance(check, tmp_path):
+    example = BindingRequest("create", b"some text.", {"fileName": "a"})
+    assert await check.run(bindings.OutputSetup(lambda: opened(tmp_path), example))
 
 
 async def test_a_file_s_life(tmp_path):

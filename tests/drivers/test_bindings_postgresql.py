@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from meshnode_bindings_postgresql import Options, driver, postgres
 from meshnode_bindings_postgresql._dsn import parse_dsn
 from meshnode_bindings_postgresql._gotime import format_duration, parse_duration
+from support.certificates import Authority
 from support.postgres_servers import find_postgres, postgres_server
 
 from meshnode.errors import BindingError, ComponentUnavailable, ConfigError, InvalidArgument
 from meshnode.interfaces import BindingRequest, DriverContext, OutputBinding
 from meshnode.registry import load_options
+from meshnode.testing.conformance import bindings
 
 CONTEXT = DriverContext("db", "app")
 BUSY = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
@@ -30,10 +32,15 @@ OURS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ours'"
 
 
 @pytest.fixture(scope="module")
-def shared():
+def authority():
+    return Authority()
+
+
+@pytest.fixture(scope="module")
+def shared(authority):
     if find_postgres() is None:
         pytest.skip("postgres is not installed")
-    with postgres_server() as server:
+    with postgres_server(authority.issue("postgres")) as server:
         yield server
 
 
@@ -60,6 +67,12 @@ async def query(binding, sql, params=None):
 async def execute(binding, sql, params=None):
     metadata = {"sql": sql} if params is None else {"sql": sql, "params": json.dumps(params)}
     return int((await binding.invoke(BindingRequest("exec", metadata=metadata))).metadata["rows-affected"])
+
+
+@pytest.mark.parametrize("check", bindings.OUTPUT_CHECKS, ids=str)
+async def test_conformance(check, shared):
+    example = BindingRequest("query", metadata={"sql": "SELECT 1"})
+    assert await check.run(bindings.OutputSetup(lambda: opened(shared), example))
 
 
 async def test_a_table_s_life(shared):
@@ -417,13 +430,32 @@ async def test_wrong_password_and_nobody_there(shared):
 async def test_ways_to_say_where(shared):
     who = f"port={shared.port} user=tester password='sesame'"
     words = f"host=127.0.0.1 {who} database=postgres search_path='\"a b\", c'"
-    several = f"postgres://tester:sesame@127.0.0.1:1,localhost:{shared.port}/postgres?sslmode=disable"
+    several = f"postgres://tester:sesame@127.0.0.1:1,nowhere.invalid:1,localhost:{shared.port}/postgres?sslmode=disable"
     socket = f"host={shared.folder} {who} dbname=postgres"
     for url in (words, several, socket):
         async with opened(shared, url=url) as binding:
             assert await query(binding, "SELECT current_user") == [["tester"]]
     async with opened(shared, url=words) as binding:
         assert await query(binding, "SHOW search_path") == [['"a b", c']]
+
+
+async def test_tls(shared, authority, tmp_path):
+    good, other = tmp_path / "good.pem", tmp_path / "other.pem"
+    good.write_text(authority.certificate)
+    other.write_text(Authority().certificate)
+    sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+    for mode, encrypted in [("disable", False), ("prefer", True), (f"verify-full&sslrootcert={good}", True)]:
+        async with opened(shared, url=f"{shared.url}?sslmode={mode}") as binding:
+            assert await query(binding, sql) == [[encrypted]]
+            assert await query(binding, "SELECT length($1)", ["y" * 1_000_000]) == [[1_000_000]]
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(query, binding, "SELECT pg_sleep(60)")
+                await trio.to_thread.run_sync(shared.wait_for_rows, BUSY, [(1,)])
+                nursery.cancel_scope.cancel()
+            assert shared.rows(BUSY) == [(0,)]
+    with pytest.raises(ComponentUnavailable, match="SSL error"):
+        async with opened(shared, url=f"{shared.url}?sslmode=verify-ca&sslrootcert={other}"):
+            pass
 
 
 async def test_a_large_answer_and_a_large_question(shared):

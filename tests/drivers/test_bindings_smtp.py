@@ -24,6 +24,7 @@ from support.redis_servers import free_port
 from meshnode.errors import BindingError, ComponentUnavailable, ConfigError, InvalidArgument
 from meshnode.interfaces import BindingRequest, DriverContext, OutputBinding
 from meshnode.registry import load_options
+from meshnode.testing.conformance import bindings
 
 CONTEXT = DriverContext("mail", "app", wall=lambda: 1_800_000_000.0)
 WHO = {"email_from": "Shop <shop@example.com>", "email_to": "ann@example.com", "subject": "Order"}
@@ -96,6 +97,13 @@ async def create(binding, data=b"<b>Hello</b>", **metadata):
 def parsed(box):
     ((envelope, _, _),) = box.envelopes
     return envelope, email.message_from_bytes(envelope.content, policy=email.policy.default)
+
+
+@pytest.mark.parametrize("check", bindings.OUTPUT_CHECKS, ids=str)
+async def test_conformance(check, serve):
+    server, _ = serve()
+    example = BindingRequest("create", b"Hello")
+    assert await check.run(bindings.OutputSetup(lambda: opened(server.port), example))
 
 
 async def test_a_message_arrives(serve):

@@ -41,9 +41,12 @@ def find_postgres() -> Path | None:
 
 
 class PostgresServer:
-    """One cluster. `start` returns when it answers; `kill` and `start` keep what was committed."""
+    """One cluster. `start` returns when it answers; `kill` and `start` keep what was committed.
 
-    def __init__(self, folder: Path, settings: Sequence[str] = ()) -> None:
+    `tls` is a certificate and its key, in PEM; with it the server takes connections both ways.
+    """
+
+    def __init__(self, folder: Path, tls: tuple[str, str] | None = None) -> None:
         programs = find_postgres()
         assert programs is not None, "postgres is not installed"
         self.port = free_port()
@@ -52,7 +55,7 @@ class PostgresServer:
         self._data = folder / "data"
         self._user = _unprivileged()
         self._process: subprocess.Popen[bytes] | None = None
-        self._settings = [f"-c{one}" for one in settings]
+        self._settings = [] if tls is None else ["-cssl=on", *self._keep(tls)]
         if self._user is not None:
             shutil.chown(folder, self._user)
         self._password = folder / "password"
@@ -66,6 +69,16 @@ class PostgresServer:
             check=True,
             capture_output=True,
         )
+
+    def _keep(self, tls: tuple[str, str]) -> Iterator[str]:
+        """Writes certificate and key where the server's user alone can read them; yields their settings."""
+        for name, text in zip(("ssl_cert_file", "ssl_key_file"), tls, strict=True):
+            path = self._folder / f"{name}.pem"
+            path.write_text(text)
+            path.chmod(0o600)
+            if self._user is not None:
+                shutil.chown(path, self._user)
+            yield f"-c{name}={path}"
 
     @property
     def url(self) -> str:
@@ -171,14 +184,14 @@ def _unprivileged() -> str | None:
 
 
 @contextmanager
-def postgres_server(settings: Sequence[str] = ()) -> Iterator[PostgresServer]:
+def postgres_server(tls: tuple[str, str] | None = None) -> Iterator[PostgresServer]:
     """A running server; it and its folder are gone afterwards.
 
     The folder is not pytest's: those are closed to other users.
     """
     with tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o755)
-        server = PostgresServer(Path(folder), settings)
+        server = PostgresServer(Path(folder), tls)
         server.start()
         try:
             yield server

@@ -12,6 +12,7 @@ import trio.testing
 from meshnode_bindings_cron import CronBinding, Options, driver
 
 from meshnode.interfaces import BindingEvent, DriverContext, InputBinding, Outcome, OutputBinding
+from meshnode.testing.conformance import bindings
 
 START = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
@@ -24,6 +25,26 @@ class Wall:
 
     def __call__(self) -> float:
         return self.offset + trio.current_time()
+
+
+@pytest.mark.parametrize("schedule", ["@every 10s", "*/10 * * * * *"])
+@pytest.mark.parametrize("check", bindings.INPUT_CHECKS, ids=str)
+async def test_conformance(
+    check: bindings.BindingCheck[bindings.InputSetup], schedule: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def by_itself(_data: bytes) -> None:
+        pass
+
+    context = DriverContext("cron", "app", wall=Wall())
+    setup = bindings.InputSetup(
+        lambda: driver.open(Options(schedule=schedule), context),
+        by_itself,
+        carries_data=False,
+        redelivers=False,
+        durable=False,
+        patience=60,
+    )
+    await check.run(setup)
 
 
 async def record(

@@ -48,6 +48,7 @@ async def _attempts(settings: Mapping[str, str]) -> Sequence[dict[str, str]]:
     if len(ports) == 1:
         ports *= len(hosts)
     found: list[dict[str, str]] = []
+    unknown = ""
     for host, port in zip(hosts, ports, strict=False):
         one = {**settings, "host": host, "port": port}
         if host.startswith(("/", "@")):
@@ -56,8 +57,11 @@ async def _attempts(settings: Mapping[str, str]) -> Sequence[dict[str, str]]:
         try:
             addresses = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
         except OSError as error:
-            raise ComponentUnavailable(f"cannot find the host {host}: {error.strerror}") from error
+            unknown = f"cannot find the host {host}: {error.strerror}"
+            continue
         found += [{**one, "hostaddr": str(address[4][0])} for address in addresses]
+    if not found:
+        raise ComponentUnavailable(unknown)
     return found
 
 
