@@ -35,12 +35,20 @@ def broker(tmp_path_factory):
     yield from shared_broker(tmp_path_factory.mktemp("kafka"))
 
 
-@pytest.fixture
-def own_broker(tmp_path):
+@pytest.fixture(scope="module")
+def breakable(tmp_path_factory):
     if reason := missing_kafka():
         pytest.skip(reason)
-    with kafka_broker(tmp_path) as running:
+    with kafka_broker(tmp_path_factory.mktemp("kafka")) as running:
         yield running
+
+
+@pytest.fixture
+def own_broker(breakable):
+    """One that may be killed and paused; it is there for each test."""
+    if not breakable.runs:
+        breakable.start()
+    return breakable
 
 
 def options(address, group, **more):
@@ -93,12 +101,12 @@ async def test_nothing_acknowledged_is_lost_when_the_broker_is_killed(own_broker
     async def publish(component):
         for number in range(60):
             data = b"%d" % number
-            await until_it_works(partial(component.publish, request("t", data)))
+            await until_it_works(partial(component.publish, request("killed", data)))
             acknowledged.append(data)
 
     async with (
-        opened(own_broker.address, "g") as component,
-        subscribed(subscription(component, "t")) as application,
+        opened(own_broker.address, "killed") as component,
+        subscribed(subscription(component, "killed")) as application,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(publish, component)
@@ -115,21 +123,21 @@ async def test_nothing_acknowledged_is_lost_when_the_broker_is_killed(own_broker
 
 async def test_a_broker_that_stalls_for_longer_than_the_session(own_broker):
     async with (
-        opened(own_broker.address, "g") as component,
-        subscribed(subscription(component, "t")) as application,
+        opened(own_broker.address, "stalled") as component,
+        subscribed(subscription(component, "stalled")) as application,
     ):
-        await component.publish(request("t", b"before"))
+        await component.publish(request("stalled", b"before"))
         await application.has_finished(1)
         own_broker.pause()
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(until_it_works, partial(component.publish, request("t", b"during")))
+                nursery.start_soon(until_it_works, partial(component.publish, request("stalled", b"during")))
                 await trio.sleep(3)
                 own_broker.resume()
         finally:
             own_broker.resume()
         await application.until(lambda: b"during" in application.finished)
-        await component.publish(request("t", b"after"))
+        await component.publish(request("stalled", b"after"))
         await application.until(lambda: b"after" in application.finished)
     assert list(dict.fromkeys(application.finished)) == [b"before", b"during", b"after"]
 
@@ -143,16 +151,16 @@ async def test_everything_can_be_cancelled_while_the_broker_is_silent(own_broker
 
     try:
         with trio.fail_after(40), trio.CancelScope() as scope:
-            async with opened(own_broker.address, "g") as component, trio.open_nursery() as nursery:
-                await component.publish(request("t", b"x"))
-                async with subscribed(subscription(component, "t"), Gate()) as application:
-                    await component.publish(request("t", b"x"))
+            async with opened(own_broker.address, "silent") as component, trio.open_nursery() as nursery:
+                await component.publish(request("silent", b"x"))
+                async with subscribed(subscription(component, "silent"), Gate()) as application:
+                    await component.publish(request("silent", b"x"))
                     await application.has(1)
                     own_broker.pause()
-                    nursery.start_soon(component.publish, request("t", b"y"))
+                    nursery.start_soon(component.publish, request("silent", b"y"))
                     nursery.start_soon(component.publish, request("other", b"y"))
                     nursery.start_soon(component.ping)
-                    nursery.start_soon(subscribe, component, "t")
+                    nursery.start_soon(subscribe, component, "silent")
                     await trio.testing.wait_all_tasks_blocked(0.1)
                     scope.cancel()
         assert scope.cancelled_caught
@@ -165,14 +173,14 @@ async def test_a_broker_that_is_gone(own_broker):
         with trio.fail_after(30), pytest.raises(ComponentUnavailable, match=own_broker.address):
             await operation()
 
-    async with opened(own_broker.address, "g") as component:
-        await component.publish(request("t", b"x"))
+    async with opened(own_broker.address, "gone") as component:
+        await component.publish(request("gone", b"x"))
         own_broker.kill()
-        subscribing = partial(subscription(component, "t"), Gate(), trio.Event())
+        subscribing = partial(subscription(component, "gone"), Gate(), trio.Event())
         async with trio.open_nursery() as nursery:
             for operation in (
-                partial(component.publish, request("t", b"y")),
-                partial(component.bulk_publish, [request("t", b"y"), request("t", b"z")]),
+                partial(component.publish, request("gone", b"y")),
+                partial(component.bulk_publish, [request("gone", b"y"), request("gone", b"z")]),
                 partial(subscribing, task_status=trio.TASK_STATUS_IGNORED),
                 component.ping,
             ):

@@ -114,8 +114,8 @@ class KafkaBroker:
         return f"127.0.0.1:{self.ports[listener]}"
 
     @property
-    def output(self) -> str:
-        return self._process.output if self._process is not None else ""
+    def runs(self) -> bool:
+        return self._process is not None
 
     def _java(self, main: str, *arguments: str) -> list[str]:
         return ["java", *_JAVA, "-cp", f"{FOLDER / 'lib'}/*", main, *arguments]

@@ -34,6 +34,8 @@ async def close_consumer(consumer: Any) -> None:
         await _cut(consumer._client)
         await asyncio.wait({stopping}, timeout=_PATIENCE)
     await end(stopping)
+    if stopping.cancelled() or stopping.exception() is not None:
+        await _drop(consumer)
 
 
 async def close_producer(producer: Any) -> None:
@@ -58,6 +60,17 @@ async def _force(producer: Any) -> None:
         for batch in batches:
             records._pending_batches.add(batch)  # from where its own callback removes it
             batch.future.cancel()
+
+
+async def _drop(consumer: Any) -> None:
+    """What `stop` leaves behind when it fails half-way."""
+    group = consumer._coordinator
+    if group is not None:
+        for task in (group._coordination_task, group._heartbeat_task, group._commit_refresh_task):
+            await end(task)
+    if consumer._fetcher is not None:
+        await consumer._fetcher.close()
+    await consumer._client.close()
 
 
 async def _cut(client: Any) -> None:

@@ -186,9 +186,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
             try:
                 await self._settle(partitions)
             except (kafka.IllegalStateError, kafka.CommitFailedError):
-                if not self._assigned.is_set() and partitions == list(self._partitions.values()):
-                    raise
-                continue  # they were taken away meanwhile
+                continue  # a rebalance takes them away, and deals them out again
             for partition in partitions:
                 partition.settled = True
             self.settled.set()
