@@ -534,17 +534,23 @@ async def test_a_broken_stream_gives_its_events_back_at_once(mesh: Mesh, autojum
         assert await stream.recv_message() is None
 
 
-async def test_the_initial_response_comes_before_any_event(mesh: Mesh, autojump_clock: MockClock) -> None:
+async def test_the_initial_response_comes_first_and_then_the_events_in_order(
+    mesh: Mesh, autojump_clock: MockClock
+) -> None:
     node = await mesh.start("app", resources=broker())
     async with open_stream(node) as stream:
         await subscribe(stream)
         await stream.end()
         assert await stream.recv_message() is None
     for _ in range(10):  # trio runs the tasks of a moment in one order or the other
-        await publish(node, b"1")
+        for number in range(4):
+            await publish(node, b"%d" % number)
         async with open_stream(node) as stream:
             subscriber = await subscribe(stream)
-            await subscriber.answer((await subscriber.event()).id)
+            events = [await subscriber.event() for _ in range(4)]
+            assert [event.data for event in events] == [b"0", b"1", b"2", b"3"]
+            for event in events:
+                await subscriber.answer(event.id)
             await stream.end()
             assert await stream.recv_message() is None
 

@@ -64,10 +64,7 @@ class StreamReceiver:
         comes first.
         """
         initial = runtime.SubscribeTopicEventsResponseInitialAlpha1()
-        async with self._sending:
-            await self._stream.send_message(
-                runtime.SubscribeTopicEventsResponseAlpha1(initial_response=initial)
-            )
+        await self._stream.send_message(runtime.SubscribeTopicEventsResponseAlpha1(initial_response=initial))
         self._confirmed.set()
 
     async def receive(
@@ -77,12 +74,12 @@ class StreamReceiver:
 
     async def _one(self, subscription: TopicSubscription, arrival: Arrival) -> Status:
         request = topic_event(arrival.event, subscription.broker.name, arrival.topic, arrival.path)
-        await self._confirmed.wait()
         while (earlier := self._pending.get(request.id)) is not None:
             await earlier.answered.wait()  # the same event twice: one answer could not be told from the other
         pending = self._pending[request.id] = _Pending()
         try:
-            async with self._sending:
+            async with self._sending:  # the waiting, too: a lock lets them go on in the order they came
+                await self._confirmed.wait()
                 await self._stream.send_message(
                     runtime.SubscribeTopicEventsResponseAlpha1(event_message=request)
                 )
