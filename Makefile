@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 LOCK := tests/locked.txt
 DRIVERS := $(sort $(wildcard drivers/*))
 EDITABLE := -e . $(addprefix -e ,$(DRIVERS))
+# What a plain `pip install meshnode` brings: the drivers that pyproject.toml names.
+EMBEDDED := $(filter $(addprefix drivers/,$(shell sed -n 's/^    "meshnode-driver-\([a-z-]*\)>.*/\1/p' pyproject.toml) sqlite-client),$(DRIVERS))
 SOURCES := pyproject.toml $(LOCK) $(wildcard drivers/*/pyproject.toml)
 
 # The system's certificates, as pip uses them: a machine behind a proxy of its own has the proxy's there.
@@ -56,7 +58,7 @@ $(VENV)/.uv:
 	touch $@
 
 $(VENV)/.quickstart: $(VENV)/.uv $(SOURCES)
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q -c $(LOCK) $(EDITABLE) 'dapr[grpc]>=1.19,<2'
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q -c $(LOCK) -e . $(addprefix -e ,$(EMBEDDED)) 'dapr[grpc]>=1.19,<2'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.uv $(SOURCES)

@@ -38,8 +38,23 @@ KINDS = (
 """Kinds of drivers, as in component types; a type of another kind is a mistake in the kind."""
 
 EXTRAS: Mapping[str, str] = {
-    "state.redis": "redis",
+    "bindings.http": "http",
+    "bindings.kafka": "kafka",
+    "bindings.mqtt": "mqtt",
+    "bindings.mqtt3": "mqtt",
+    "bindings.postgres": "postgresql",
+    "bindings.postgresql": "postgresql",
+    "bindings.rabbitmq": "rabbitmq",
+    "bindings.redis": "redis",
+    "bindings.smtp": "smtp",
     "nameresolution.mdns": "mdns",
+    "pubsub.jetstream": "jetstream",
+    "pubsub.kafka": "kafka",
+    "pubsub.mqtt": "mqtt",
+    "pubsub.mqtt3": "mqtt",
+    "pubsub.rabbitmq": "rabbitmq",
+    "pubsub.redis": "redis",
+    "state.redis": "redis",
 }
 """Types that are installed with an extra of the meshnode distribution."""
 

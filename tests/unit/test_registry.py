@@ -103,9 +103,9 @@ def test_given_drivers_win(registry: Registry) -> None:
         ("stte.zzzzzzzz", "spec.type", 'unknown component type "stte.zzzzzzzz"', 'did you mean "state"?'),
         ("state.cassandra", "spec.type", 'unknown component type "state.cassandra"', "allowed: state.broken"),
         (
-            "bindings.cron",
+            "lock.redis",
             "spec.type",
-            'no driver of kind "bindings" is installed, so "bindings.cron" is unknown',
+            'no driver of kind "lock" is installed, so "lock.redis" is unknown',
             "",
         ),
         (
