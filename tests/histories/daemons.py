@@ -63,7 +63,7 @@ class Daemon:
             self._process = None
 
     async def stop(self) -> None:
-        """SIGTERM: it should end soon, and well."""
+        """SIGTERM: it should end soon, and well; before it listens to signals it may just die of one."""
         process = self._process
         if process is None or process.poll() is not None:
             return
@@ -71,7 +71,7 @@ class Daemon:
         with trio.move_on_after(_PATIENCE):
             await process.wait()
         code = process.poll()
-        if code:
+        if code not in (None, 0, -signal.SIGTERM):
             self.falls.append(f"{self.name} ended with {code} when it was asked to")
         elif code is None:
             self.falls.append(f"{self.name} did not end within {_PATIENCE:g} s when it was asked to")

@@ -9,12 +9,12 @@ from typing import final
 
 from attrs import frozen
 
-__all__ = ["Fault", "Kind", "schedule"]
+__all__ = ["Fault", "Kind", "link", "schedule"]
 
 _CALM = 0.3
 """Seconds at the beginning, and between the end of a target's fault and its next one."""
-_SHORTEST, _LONGEST = 0.05, 1.5
-_PER_SECOND = 2.0
+_SHORTEST, _LONGEST = 0.05, 1.2
+_PER_SECOND = 1.5
 
 
 class Kind(enum.Enum):
@@ -33,7 +33,7 @@ class Kind(enum.Enum):
     """Bytes vanish without a sign; in the end all connections are reset."""
 
 
-_OF_NODES = (Kind.KILL, Kind.KILL, Kind.STOP, Kind.PAUSE)
+_OF_NODES = (Kind.KILL, Kind.KILL, Kind.STOP, Kind.PAUSE, Kind.PAUSE)
 _OF_OTHERS = (Kind.KILL, Kind.PAUSE)
 _OF_LINKS = (Kind.HOLD, Kind.RESET, Kind.SWALLOW)
 
@@ -51,6 +51,11 @@ class Fault:
     @property
     def end(self) -> float:
         return self.at + self.seconds
+
+
+def link(one: str, other: str) -> str:
+    """The name of the way between two."""
+    return f"{one}/{other}"
 
 
 def schedule(

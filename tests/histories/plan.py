@@ -8,7 +8,7 @@ from typing import final
 
 from attrs import frozen
 
-from histories.faults import Fault, schedule
+from histories.faults import Fault, link, schedule
 
 __all__ = ["Plan", "Styles", "plan_of"]
 
@@ -94,7 +94,3 @@ def subscriber(number: int) -> str:
 
 def subscriber_node(number: int) -> str:
     return f"subscriber-node-{number}"
-
-
-def link(one: str, other: str) -> str:
-    return f"{one}/{other}"

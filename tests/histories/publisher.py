@@ -21,7 +21,7 @@ from dapr.proto.runtime.v1 import dapr_pb2_grpc, pubsub_pb2
 
 from histories.records import Recorder
 
-__all__ = ["RECONNECT", "Publisher"]
+__all__ = ["APART", "PATIENCE", "RECONNECT", "Message", "Publisher"]
 
 RECONNECT = [
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -30,13 +30,13 @@ RECONNECT = [
 ]
 """Channel options: nodes come back fast here."""
 
-_PATIENCE = 1.0
+PATIENCE = 1.0
 """Seconds a call may take."""
 _ATTEMPTS = 30
 _GIVE_UP = 0.1
 _PAUSE = 0.06
 _BURST, _BULK = 0.12, 0.12
-_APART = 10_000
+APART = 10_000
 
 
 @final
@@ -69,7 +69,7 @@ class Publisher:
                     group.create_task(self._publish_key(stub, f"{self._settings['name']}-{number}"))
 
     async def _publish_key(self, stub: Any, key: str) -> None:
-        seq = self._recorder.incarnation * _APART
+        seq = self._recorder.incarnation * APART
         while time.monotonic_ns() < self._settings["until"]:
             dice = self._rng.random()
             size = self._rng.randint(2, 12) if dice < _BURST + _BULK else 1
@@ -117,7 +117,7 @@ class Publisher:
             data_content_type="application/json",
             metadata={"partitionKey": message.key},
         )
-        await stub.PublishEvent(request, timeout=_PATIENCE)
+        await stub.PublishEvent(request, timeout=PATIENCE)
         return set()
 
     async def _bulk(self, stub: Any, messages: Sequence[Message]) -> set[str]:
@@ -130,7 +130,7 @@ class Publisher:
                 content_type="application/json",
                 metadata={"partitionKey": one.key},
             )
-        answer = await stub.BulkPublishEventAlpha1(request, timeout=_PATIENCE)
+        answer = await stub.BulkPublishEventAlpha1(request, timeout=PATIENCE)
         return {one.entry_id for one in answer.failedEntries}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from histories.plan import Plan
 
-__all__ = ["PUBSUB", "TOPIC", "pubsub_resources"]
+__all__ = ["PUBSUB", "TOPIC", "outbox_resources", "pubsub_resources", "reader_resources"]
 
 PUBSUB, TOPIC = "messages", "orders"
 
@@ -60,3 +60,20 @@ def pubsub_resources(plan: Plan, *, redis_port: int, database: Path) -> str:
         }
     text = component(PUBSUB, f"pubsub.{plan.broker}", metadata)
     return text + (_POLICY if plan.policy else "")
+
+
+def reader_resources(database: Path) -> str:
+    """Of the node whose application gets the outbox's events."""
+    metadata = {"connectionString": str(database), "redeliverInterval": "200ms", "leaseDuration": "1s"}
+    return component(PUBSUB, "pubsub.sqlite", metadata)
+
+
+def outbox_resources(store: str, state: Path, database: Path) -> str:
+    """Of the node whose transactions become events."""
+    outbox = {
+        "connectionString": str(state),
+        "outboxPublishPubsub": PUBSUB,
+        "outboxPublishTopic": TOPIC,
+        "outboxDiscardWhenMissingState": "true",
+    }
+    return f"{reader_resources(database)}---{component(store, 'state.sqlite', outbox)}"

@@ -27,7 +27,7 @@ __all__ = ["Subscriber"]
 Reply = appcallback_pb2.TopicEventResponse
 
 _RETRY, _RAISE, _SLOW = 0.02, 0.01, 0.02
-_BULK_MOST, _BULK_AWAIT_MS = 20, 50
+_BULK_MOST, _BULK_AWAIT_MS = 20, 20
 
 
 class Refused(Exception):

@@ -428,6 +428,8 @@ def test_plans_differ_by_seed_and_reach_every_target():
     plans = [plan_of("redis", seed, 6) for seed in range(60)]
     assert plans == [plan_of("redis", seed, 6) for seed in range(60)]
     assert len({one.faults for one in plans}) == 60
+    assert [one.ordered for one in plans[:6]] == [True, False, False, False, False, True]
+    assert all(plan_of("sqlite", seed, 6).ordered for seed in range(6))
     assert {one.style for one in plans} == {"callback", "stream", "bulk"}
     assert {one.policy for one in plans} == {True, False}
     hit = {fault.target for one in plans for fault in one.faults}
