@@ -2,24 +2,31 @@
 
 An event is acknowledged when it is printed. What was not printed, because of Ctrl-C, `--count` or a reader
 that went away, is still the topic's: the node gives it back when the stream ends, and with the stream the
-subscription has gone.
+subscription has gone. Ctrl-C lets the event at hand be printed and acknowledged; a second one does not wait.
 """
 
 from __future__ import annotations
 
 import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import rich_click as click
 
 from meshnode.cli._client import Target, opened, target_options, token_metadata
 from meshnode.cli._errors import CliError
+from meshnode.cli._exit import ExitCode
 from meshnode.cli._output import Output
 from meshnode.cli._payload import payload_row
 from meshnode.cli._pubsub import chosen, metadata_of, metadata_option, pubsub_option
 from meshnode.cli._verb import Verb, output
 
 __all__ = ["command"]
+
+_FAREWELL = 2.0
+"""Seconds for the last acknowledgement to arrive after Ctrl-C."""
 
 _PATH = "/dapr.proto.runtime.v1.Dapr/SubscribeTopicEventsAlpha1"
 
@@ -33,7 +40,7 @@ _PATH = "/dapr.proto.runtime.v1.Dapr/SubscribeTopicEventsAlpha1"
 @target_options
 def command(
     target: Target, topic: str, pubsub: str, count: int | None, raw: bool, metadata: tuple[str, ...]
-) -> None:
+) -> int:
     """Print the events of TOPIC as they come, until Ctrl-C; with -o jsonl every line is an object.
 
     The command takes part as one more instance of the application whose node is asked: they share the
@@ -52,12 +59,12 @@ def command(
     )
     address = target.resolve()
     try:
-        trio.run(_follow, output(), address, target.timeout, initial, count)
+        return trio.run(_follow, output(), address, target.timeout, initial, count)
     except trio.TooSlowError:
         raise CliError(f"the node at {address} did not answer within {target.timeout:g} s") from None
 
 
-async def _follow(out: Output, address: str, timeout: float, initial: Any, count: int | None) -> None:
+async def _follow(out: Output, address: str, timeout: float, initial: Any, count: int | None) -> ExitCode:
     import trio
 
     with trio.fail_after(timeout) as patience:
@@ -68,7 +75,8 @@ async def _follow(out: Output, address: str, timeout: float, initial: Any, count
                 patience.deadline = math.inf
                 if out.for_people:
                     out.message(f"subscribed to {initial.topic} of {initial.pubsub_name}; Ctrl-C ends")
-                await _print_events(out, stream, count)
+                code = await _until_ctrl_c(out, stream, count)
+    return code
 
 
 def _request(channel: Any) -> Any:
@@ -89,7 +97,40 @@ async def _begin(stream: Any, initial: Any) -> None:
         await _end(stream)
 
 
+async def _until_ctrl_c(out: Output, stream: Any, count: int | None) -> ExitCode:
+    import trio
+
+    with trio.CancelScope() as listening, _ended_by_ctrl_c(listening):
+        await _print_events(out, stream, count)
+    if not listening.cancelled_caught:
+        await _end(stream)
+        return ExitCode.SUCCESS
+    with trio.move_on_after(_FAREWELL):
+        await _end(stream)
+    return ExitCode.INTERRUPTED
+
+
+@contextmanager
+def _ended_by_ctrl_c(scope: Any) -> Iterator[None]:
+    """The first Ctrl-C cancels the scope; the second does what it always does, wherever we are."""
+    import trio
+
+    token = trio.lowlevel.current_trio_token()
+
+    def first(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, usual)
+        token.run_sync_soon(scope.cancel)
+
+    usual = signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
 async def _print_events(out: Output, stream: Any, count: int | None) -> None:
+    import trio
+
     from meshnode.wire.dapr.proto.runtime import v1 as runtime
 
     printed = 0
@@ -105,8 +146,8 @@ async def _print_events(out: Output, stream: Any, count: int | None) -> None:
         processed = runtime.SubscribeTopicEventsRequestProcessedAlpha1(
             id=event.id, status=runtime.TopicEventResponse()
         )
-        await stream.send_message(runtime.SubscribeTopicEventsRequestAlpha1(event_processed=processed))
-    await _end(stream)
+        with trio.CancelScope(shield=True):  # Ctrl-C may end our listening, not what has been printed
+            await stream.send_message(runtime.SubscribeTopicEventsRequestAlpha1(event_processed=processed))
 
 
 async def _end(stream: Any) -> None:
