@@ -39,7 +39,8 @@ class Options:
     )
     poll_interval: timedelta = option(
         "pollInterval",
-        "How often the file is looked at for messages of other processes.",
+        "How often the file is looked at for messages of other processes; when all is quiet it grows to five "
+        "times that.",
         default=timedelta(milliseconds=20),
     )
     retention: timedelta = option(

@@ -21,6 +21,7 @@ __all__ = ["Tending"]
 
 _LOOK_AFTER_OTHERS = 1.0
 _SWEEP = 10.0
+_SLOWER, _SLOWEST = 1.1, 5
 
 
 @final
@@ -61,15 +62,18 @@ class Tending:
         """Rings when another process, or we, wrote to the file: the log's size or time of change tell.
 
         Two writes within one tick of the file system's clock may look like one; `bury` rings in any case.
+        While nothing changes it looks less and less often: waking up is what costs, not looking.
         """
-        log, seen = f"{self.owner.path}-wal", (0, 0)
+        log, seen, pause = f"{self.owner.path}-wal", (0, 0), self._poll_seconds
         while True:
             await self._bells.somebody_listens()
-            await trio.sleep(self._poll_seconds)
+            await trio.sleep(pause)
             mark = _mark(log)
             if mark != seen:
-                seen = mark
+                seen, pause = mark, self._poll_seconds
                 self._bells.ring_all()
+            else:
+                pause = min(pause * _SLOWER, self._poll_seconds * _SLOWEST)
 
     async def bury(self) -> None:
         """Takes over at once what a process holds that has ended."""
