@@ -72,8 +72,10 @@ class MosquittoServer:
         raise RuntimeError(f"mosquitto did not start:\n{(self.folder / 'log').read_text()[-2000:]}")
 
     def pause(self) -> None:
+        """SIGSTOP; returns when it does nothing any more."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def resume(self) -> None:
         assert self._process is not None

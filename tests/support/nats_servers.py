@@ -70,8 +70,10 @@ class NatsServer:
         raise RuntimeError(f"nats-server did not start:\n{(self.folder / 'log').read_text()[-2000:]}")
 
     def pause(self) -> None:
+        """SIGSTOP; returns when it does nothing any more."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def resume(self) -> None:
         assert self._process is not None
@@ -110,4 +112,4 @@ async def jetstream_api(server: NatsServer, method: str, *arguments: object, **o
             await client.close()
 
     with trio.fail_after(30):
-        return await trio_asyncio.aio_as_trio(call)()
+        return await trio_asyncio.aio_as_trio(call)()  # type: ignore[attr-defined,no-untyped-call]

@@ -95,6 +95,7 @@ class Connection:
         self._dialling = trio.Lock()
         self._trouble: Exception | None = None
         self._change = trio.Event()
+        self._requests: set[trio.CancelScope] = set()
         self.generation = 0
         """Counts the connections so far, that is, how often the server has forgotten pull requests."""
 
@@ -128,6 +129,7 @@ class Connection:
                 if self._client.is_closed:
                     await self.dial()
         if not self._client.is_connected:
+            await trio.lowlevel.checkpoint()
             raise ComponentUnavailable(f"{self.where}: the connection is lost and not renewed yet")
         return self._client
 
@@ -154,6 +156,7 @@ class Connection:
                 name=options.name,
                 tls=self._tls,
                 error_cb=self._aio_failed,
+                disconnected_cb=self._aio_lost,
                 reconnected_cb=self._aio_reconnected,
                 closed_cb=self._aio_closed,
                 connect_timeout=5,
@@ -169,8 +172,13 @@ class Connection:
         client.options["max_reconnect_attempts"] = -1
 
     async def _aio_failed(self, error: Exception) -> None:
-        self._trouble = error
+        if "Authorization" not in str(self._trouble):  # a refusal says more than what follows it
+            self._trouble = error
         self._log.debug("%s: %s: %r", self._component, self.where, error)
+
+    async def _aio_lost(self) -> None:
+        for scope in self._requests:
+            scope.cancel()
 
     async def _aio_reconnected(self) -> None:
         self._log.info("%s: connected to %s again", self._component, self.where)
@@ -184,6 +192,16 @@ class Connection:
         self._change.set()
         self._change = trio.Event()
 
+    async def while_connected(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Runs a function that waits for answers, which never come when the connection is lost meanwhile."""
+        with trio.CancelScope() as scope:
+            self._requests.add(scope)
+            try:
+                return await on_asyncio(function, *arguments)
+            finally:
+                self._requests.discard(scope)
+        raise ComponentUnavailable(f"{self.where}: the connection was lost before the answer came")
+
     async def api(self, subject: str, request: Any = None) -> Any:
         """One request to JetStream's API. Raises `ApiError`, `ComponentUnavailable`.
 
@@ -193,7 +211,7 @@ class Connection:
         client = await self.client()
         body = b"" if request is None else json.dumps(request).encode()
         try:
-            return await on_asyncio(aio_request, client, f"{self.prefix}.{subject}", body)
+            return await self.while_connected(aio_request, client, f"{self.prefix}.{subject}", body)
         except (errors.Error, OSError, TimeoutError) as error:
             raise translated(error, f"{self.where}: {subject}") from error
 

@@ -89,7 +89,7 @@ class Inbox:
         elif len(self._items) < _MOST:
             self._items.append(Held(message, found, trio.current_time()))
         else:
-            await message._client.publish(message.reply, negative(_GIVEN_BACK_FOR))
+            await message.respond(negative(_GIVEN_BACK_FOR))
 
     def _told(self, message: Msg, code: int, words: str) -> None:
         if code == 100:

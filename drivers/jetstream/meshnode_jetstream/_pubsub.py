@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, final
 
 import trio
@@ -13,7 +14,7 @@ from nats.aio.client import Client
 
 from meshnode.errors import BulkPublishError, ComponentUnavailable
 from meshnode.interfaces import Deliver, PublishRequest, PubSubFeature, SubscribeRequest
-from meshnode_jetstream._connection import ApiError, Connection, aio_request, on_asyncio, translated
+from meshnode_jetstream._connection import ApiError, Connection, aio_request, translated
 from meshnode_jetstream._options import Options
 from meshnode_jetstream._protocol import event_id
 from meshnode_jetstream._subscription import Subscription
@@ -22,6 +23,7 @@ __all__ = ["JetStreamPubSub"]
 
 _TROUBLE = (errors.Error, ApiError, OSError, TimeoutError, ValueError)
 _ID = "Nats-Msg-Id"
+_LOST = ConnectionError("the connection was lost before the answer came; the message may have been taken")
 
 
 @final
@@ -41,19 +43,21 @@ class JetStreamPubSub:
     async def publish(self, request: PublishRequest) -> None:
         client = await self._connection.client()
         try:
-            await on_asyncio(self._aio_publish, client, request)
+            await self._connection.while_connected(self._aio_publish, client, request)
         except _TROUBLE as error:
             raise translated(error, f"{self._connection.where}: {request.topic}") from error
 
     async def bulk_publish(self, requests: Sequence[PublishRequest]) -> None:
         client = await self._connection.client()
-        results = await on_asyncio(self._aio_publish_all, client, requests)
-        failures: dict[int, Exception] = {}
-        for position, error in enumerate(results):
-            if error is not None:
-                failures[position] = translated(
-                    error, f"{self._connection.where}: {requests[position].topic}"
-                )
+        results: list[Exception | None] = [_LOST] * len(requests)
+        with suppress(ComponentUnavailable):  # then it is in the results
+            await self._connection.while_connected(self._aio_publish_all, client, requests, results)
+        where = self._connection.where
+        failures: dict[int, Exception] = {
+            position: translated(error, f"{where}: {requests[position].topic}")
+            for position, error in enumerate(results)
+            if error is not None
+        }
         # Without a stream nothing was taken; whatever else went wrong may have come after the server took it.
         if results and all(isinstance(error, errors.NoRespondersError) for error in results):
             raise ComponentUnavailable(str(failures[0]))
@@ -61,15 +65,19 @@ class JetStreamPubSub:
             raise BulkPublishError(failures)
 
     async def _aio_publish_all(
-        self, client: Client, requests: Sequence[PublishRequest]
-    ) -> list[Exception | None]:
+        self, client: Client, requests: Sequence[PublishRequest], results: list[Exception | None]
+    ) -> None:
         """They are sent in order, and their acknowledgements waited for together."""
-        calls = [self._aio_publish(client, request) for request in requests]
-        results = await asyncio.gather(*calls, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, _TROUBLE):
-                raise result
-        return [result if isinstance(result, Exception) else None for result in results]
+
+        async def publish(position: int, request: PublishRequest) -> None:
+            try:
+                await self._aio_publish(client, request)
+            except _TROUBLE as error:
+                results[position] = error
+            else:
+                results[position] = None
+
+        await asyncio.gather(*[publish(position, request) for position, request in enumerate(requests)])
 
     async def _aio_publish(self, client: Client, request: PublishRequest) -> None:
         key = event_id(request.data)
