@@ -24,9 +24,8 @@ from support.kafka_servers import (
     subscribed,
 )
 
-from meshnode.errors import BulkPublishError, ConfigError, InvalidArgument, PubSubError, Status
+from meshnode.errors import BulkPublishError, InvalidArgument, PubSubError, Status
 from meshnode.interfaces import DriverContext, Outcome, PublishRequest, PubSubFeature, SubscribeRequest
-from meshnode.registry import load_options
 from meshnode.testing.conformance import pubsub as conformance
 
 CONTEXT = DriverContext("pubsub", "app")
@@ -325,6 +324,14 @@ async def test_requests_that_can_never_be_right(broker):
             await component.subscribe(request, None, trio.Event(), task_status=trio.TASK_STATUS_IGNORED)
 
 
+async def test_a_group_that_will_not_have_us(broker):
+    """What the coordinator refuses comes out of the subscription; it does not wait for ever."""
+    async with opened(broker, consumer_id="refused", session_timeout=timedelta(hours=1)) as component:
+        subscribe = partial(subscription(component, "refused"), None, trio.Event())
+        with trio.fail_after(20), pytest.raises(PubSubError, match="session timeout"):
+            await subscribe(task_status=trio.TASK_STATUS_IGNORED)
+
+
 async def test_a_broker_that_creates_no_topics_and_takes_small_messages(tmp_path):
     """What it refuses leaves the producer usable; a subscription may be older than its topic."""
     if reason := missing_kafka():
@@ -345,104 +352,3 @@ async def test_a_broker_that_creates_no_topics_and_takes_small_messages(tmp_path
                 await application.has_finished(2)
             await component.ping()
         assert application.received == [b"1", b"2"]
-
-
-DAPR_S_EXAMPLE = {
-    "brokers": "dapr-kafka.myapp.svc.cluster.local:9092, localhost:9093",
-    "consumerGroup": "{namespace}",
-    "consumerID": "channel1",
-    "clientID": "my-dapr-app-id",
-    "authType": "password",
-    "saslUsername": "adminuser",
-    "saslPassword": "KeFg23!",
-    "saslMechanism": "SHA-512",
-    "maxMessageBytes": "1024",
-    "consumeRetryInterval": "200ms",
-    "heartbeatInterval": "5s",
-    "sessionTimeout": "15s",
-    "version": "2.0.0",
-    "disableTls": "true",
-    "consumerFetchMin": "1",
-    "consumerFetchDefault": "2097152",
-    "channelBufferSize": "512",
-    "consumerGroupRebalanceStrategy": "sticky",
-    "schemaCachingEnabled": "true",
-    "schemaLatestVersionCacheTTL": "5m",
-    "useAvroJson": "true",
-    "escapeHeaders": "false",
-    "clientConnectionTopicMetadataRefreshInterval": "4m",
-    "clientConnectionKeepAliveInterval": "4m",
-}
-
-
-def test_dapr_s_own_example_is_accepted():
-    options = load_options(Options, DAPR_S_EXAMPLE)
-    assert (options.authentication, options.tls, options.pause(1)) == ("password", False, 0.2)
-
-
-def test_authentication_and_its_older_form():
-    def authentication(**fields):
-        return Options(brokers="h:1", **fields).authentication
-
-    pair = {"client_cert": "c", "client_key": "k"}
-    assert authentication(auth_required=False) == "none"
-    password = {"sasl_username": "u", "sasl_password": "p"}
-    assert authentication(auth_required=True, **password) == "password"
-    assert authentication(auth_required=True, **pair) == "mtls"
-    assert authentication(auth_type="none", auth_required=True) == "none"
-
-
-def test_pauses():
-    def pauses(**fields):
-        options = Options(brokers="h:1", auth_type="none", **fields)
-        return [round(options.pause(attempt), 3) for attempt in (1, 2, 3, 500)]
-
-    assert pauses() == [0.1] * 4
-    assert pauses(consume_retry_interval="250") == [0.25] * 4
-    assert pauses(back_off_duration="1m1s") == [61.0] * 4
-    assert pauses(consume_retry_interval="0") == [0.01] * 4
-    exponential = {"back_off_policy": "exponential", "back_off_initial_interval": "2s"}
-    assert pauses(**exponential) == [2.0, 3.0, 4.5, 60.0]
-
-
-@pytest.mark.parametrize(
-    ("metadata", "field"),
-    [
-        ({}, "authType"),
-        ({"authType": "password"}, "saslUsername"),
-        ({"authType": "mtls"}, "clientCert"),
-        ({"authType": "mtls", "disableTls": "true"}, "disableTls"),
-        ({"authType": "certificate"}, "caCert"),
-        ({"authType": "oidc"}, "authType"),
-        ({"authType": "awsiam", "region": "eu"}, "authType"),
-        ({"authType": "magic"}, "authType"),
-        ({"authType": "none", "brokers": "a:1,,b"}, "brokers"),
-        ({"authType": "none", "initialOffset": "middle"}, "initialOffset"),
-        ({"authType": "none", "consumeRetryInterval": "soon"}, "consumeRetryInterval"),
-        ({"authType": "none", "heartbeatInterval": "20s"}, "sessionTimeout"),
-        ({"authType": "none", "channelBufferSize": "0"}, "channelBufferSize"),
-        ({"authType": "none", "compression": "rar"}, "compression"),
-        ({"authType": "none", "excludeHeaderMetaRegex": "("}, "excludeHeaderMetaRegex"),
-        ({"authType": "none", "schemaRegistryURL": "http://h"}, "schemaRegistryURL"),
-        ({"authType": "none", "seekOnStart": "earliest"}, "seekOnStart"),
-        ({"authType": "none", "producerTransactionsEnabled": "true"}, "producerTransactionsEnabled"),
-        ({"authType": "none", "topics": "a"}, "topics"),
-    ],
-    ids=str,
-)
-def test_mistakes_in_the_metadata(metadata, field):
-    with pytest.raises(ConfigError) as caught:
-        load_options(Options, {"brokers": "localhost:9092", **metadata})
-    assert caught.value.problems[0].field.rpartition(".")[2] == field
-
-
-async def test_a_certificate_that_is_none():
-    for fields in (
-        {"auth_type": "certificate"},
-        {"auth_type": "mtls", "client_cert": "x", "client_key": "x"},
-    ):
-        options = Options(brokers="localhost:9092", **{"ca_cert": "nonsense", **fields})
-        async with trio_asyncio.open_loop():
-            with pytest.raises(ConfigError, match="cannot be used"):
-                async with pubsub.open(options, CONTEXT):
-                    pass

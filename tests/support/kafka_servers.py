@@ -51,6 +51,28 @@ __all__ = [
 _JAVA = ("-Xmx256m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 
 
+_QUICK: Mapping[str, object] = {
+    "process.roles": "broker,controller",
+    "node.id": 1,
+    "num.partitions": 1,
+    "offsets.topic.num.partitions": 1,
+    "offsets.topic.replication.factor": 1,
+    "transaction.state.log.replication.factor": 1,
+    "transaction.state.log.min.isr": 1,
+    "transaction.state.log.num.partitions": 1,
+    # A group of tests is complete when its first member is there.
+    "group.initial.rebalance.delay.ms": 0,
+    "group.min.session.timeout.ms": 1000,
+    # One that was killed is let in again when its own controller has missed it for that long.
+    "broker.session.timeout.ms": 1000,
+    "broker.heartbeat.interval.ms": 200,
+    "log.cleaner.enable": "false",
+    "num.network.threads": 1,
+    "num.io.threads": 2,
+    "background.threads": 2,
+}
+
+
 def missing_kafka() -> str | None:
     """Why no broker can be started here, for a skip; None when one can."""
     if shutil.which("java") is None:
@@ -72,37 +94,8 @@ class KafkaBroker:
         self.folder.mkdir(parents=True)
         self.ports = {name: free_port() for name in ("PLAINTEXT", *listeners)}
         self._process: Process | None = None
-        controller = free_port()
-        protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **listeners}
-        places = [f"{name}://127.0.0.1:{port}" for name, port in self.ports.items()]
-        properties = {
-            "process.roles": "broker,controller",
-            "node.id": 1,
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "controller.listener.names": "CONTROLLER",
-            "listeners": ",".join([*places, f"CONTROLLER://127.0.0.1:{controller}"]),
-            "advertised.listeners": ",".join(places),
-            "listener.security.protocol.map": ",".join(f"{key}:{one}" for key, one in protocols.items()),
-            "log.dirs": self.folder / "data",
-            "num.partitions": 1,
-            "offsets.topic.num.partitions": 1,
-            "offsets.topic.replication.factor": 1,
-            "transaction.state.log.replication.factor": 1,
-            "transaction.state.log.min.isr": 1,
-            "transaction.state.log.num.partitions": 1,
-            # A group of tests is complete when its first member is there.
-            "group.initial.rebalance.delay.ms": 0,
-            "group.min.session.timeout.ms": 1000,
-            # One that was killed is let in again when its own controller has missed it for that long.
-            "broker.session.timeout.ms": 1000,
-            "broker.heartbeat.interval.ms": 200,
-            "log.cleaner.enable": "false",
-            "num.network.threads": 1,
-            "num.io.threads": 2,
-            "background.threads": 2,
-            **settings,
-        }
         self._config = self.folder / "server.properties"
+        properties = {**_QUICK, **self._network(listeners), "log.dirs": self.folder / "data", **settings}
         self._config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
         self._format(scram)
 
@@ -116,6 +109,18 @@ class KafkaBroker:
     @property
     def runs(self) -> bool:
         return self._process is not None
+
+    def _network(self, listeners: Mapping[str, str]) -> dict[str, object]:
+        controller = free_port()
+        protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **listeners}
+        places = [f"{name}://127.0.0.1:{port}" for name, port in self.ports.items()]
+        return {
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": ",".join([*places, f"CONTROLLER://127.0.0.1:{controller}"]),
+            "advertised.listeners": ",".join(places),
+            "listener.security.protocol.map": ",".join(f"{key}:{one}" for key, one in protocols.items()),
+        }
 
     def _java(self, main: str, *arguments: str) -> list[str]:
         return ["java", *_JAVA, "-cp", f"{FOLDER / 'lib'}/*", main, *arguments]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
@@ -54,6 +55,10 @@ def translated(error: Exception, brokers: str, kind: type[ComponentError], note:
 
 
 def _words(error: Exception) -> str:
-    """Without aiokafka's `[Error 3] ` in front, which says nothing to anybody."""
-    text = str(error) or type(error).__name__
-    return text.partition("] ")[2] if text.startswith("[Error ") else text
+    """Without aiokafka's `[Error 3] ` in front; what the error means where it says no more than its name."""
+    name = type(error).__name__
+    text = re.sub(r"^\[Error -?\d+\] ", "", str(error)) or name
+    if text != name:
+        return text
+    meaning = " ".join((getattr(error, "description", "") or "").split()).rstrip(".")
+    return f"{name}: {meaning}" if meaning else name

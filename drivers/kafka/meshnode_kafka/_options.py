@@ -19,12 +19,12 @@ _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|us|µs|ns|m|s)")
 _ADDRESS = re.compile(r"(\[[^\]]+\]|[^:\[\]\s]+)(:\d{1,5})?")
 _AUTH = ("none", "password", "mtls", "certificate", "oidc", "oidc_private_key_jwt", "awsiam")
 _LEAST_PAUSE = 0.01
-_REFUSED = "Refused: "
-_OIDC = f"{_REFUSED}OAuth tokens are not offered."
-_AWS = f"{_REFUSED}AWS IAM is not offered."
-_REGISTRY = f"{_REFUSED}Avro and schema registries are not offered; the application decodes what it gets."
-_SEEK = f"{_REFUSED}a subscription begins where its group left off, or at `initialOffset`."
-_TRANSACTIONS = f"{_REFUSED}Kafka's transactions are not offered."
+_OIDC = "Of `authType` `oidc`, which is refused."
+_AWS = "Of `authType` `awsiam`, which is refused."
+_REGISTRY = "Refused: Avro and schema registries are not offered; the application decodes what it gets."
+_SEEK = "Of `seekOnStart`, which is refused."
+_TRANSACTIONS = "Refused: Kafka's transactions are not offered."
+_TRANSACTION = "Of transactions, which are refused."
 _UNUSED = "Accepted for existing files' sake, without effect: "
 
 
@@ -194,15 +194,19 @@ class Options:
     aws_token: str = option("awsSessionToken", _AWS, default="", secret=True, aliases=("sessionToken",))
     aws_role: str = option("awsIamRoleArn", _AWS, default="", aliases=("assumeRoleArn",))
     aws_session: str = option("awsStsSessionName", _AWS, default="", aliases=("sessionName",))
-    seek_on_start: str = option("seekOnStart", f"`never`. {_SEEK}", default="never")
+    seek_on_start: str = option(
+        "seekOnStart",
+        "All but `never` is refused: a subscription begins where its group left off, or at `initialOffset`.",
+        default="never",
+    )
     seek_value: str = option("seekValue", _SEEK, default="")
     seek_apply_when: str = option("seekApplyWhen", _SEEK, default="")
     seek_once: str = option("seekOnce", _SEEK, default="")
     seek_partition: str = option("seekPartition", _SEEK, default="")
     producer_transactions: bool = option("producerTransactionsEnabled", _TRANSACTIONS, default=False)
     consumer_transactions: bool = option("consumerTransactionsEnabled", _TRANSACTIONS, default=False)
-    transactional_id_prefix: str = option("transactionalIdPrefix", _TRANSACTIONS, default="")
-    transaction_timeout: str = option("transactionTimeout", _TRANSACTIONS, default="")
+    transactional_id_prefix: str = option("transactionalIdPrefix", _TRANSACTION, default="")
+    transaction_timeout: str = option("transactionTimeout", _TRANSACTION, default="")
 
     def __attrs_post_init__(self) -> None:
         problems = [*_refused(self), *_numbers(self), *_texts(self), *_authentication(self)]
