@@ -213,6 +213,30 @@ async def test_deliveries_survive_a_reconnection(server):
             assert await again.datas(1) == [b"next"]
 
 
+async def test_a_broker_that_forgot_everything(server):
+    """Subscriptions are made again; what was being delivered goes on, and nobody is told of its end."""
+    gate = trio.Event()
+
+    async def answer(message):
+        if message.data == b"long":
+            await gate.wait()
+        return Outcome.ACK
+
+    async with opened(server) as broker, reading(broker, answer=answer) as reader:
+        await broker.publish(PublishRequest("t", b"long"))
+        await reader.datas(1)
+        server.stop()
+        (server.folder / "mosquitto.db").unlink()
+        server.start()
+        while True:  # until the subscription is there, the broker drops what is published
+            await until_it_works(broker.publish, PublishRequest("t", b"new"))
+            with trio.move_on_after(0.2):
+                assert await reader.datas(1) == [b"new"]
+                break
+        gate.set()
+        assert reader.failures == []
+
+
 async def until_gone(broker):
     while True:
         try:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+
 import hypothesis.strategies as st
 import pytest
+import trio
+import trio.testing
 from hypothesis import given
 from meshnode_mqtt import _packets
 from meshnode_mqtt._held import HeldMessages
+from meshnode_mqtt._link import Link
+from meshnode_mqtt._options import Broker
 from meshnode_mqtt._packets import Ack, ConnAck, Decoder, PingResp, ProtocolError, Publish, SubAck
 from meshnode_mqtt._topics import check_filter, check_topic, matches, without_share
+
+from meshnode.errors import ComponentUnavailable
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 IDS = st.integers(1, 0xFFFF)
@@ -137,7 +145,60 @@ def test_shares():
     assert check_topic("a/b") == ""
 
 
-class Broker:
+async def never(*_arguments):
+    await trio.sleep_forever()
+
+
+BROKER = Broker("here", 1883, "", "", None)
+
+
+@asynccontextmanager
+async def linked(room=trio.lowlevel.checkpoint):
+    """A link whose packets are collected, and the other side of it."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    end, packets = trio.Event(), []
+    link = Link(BROKER, ours)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run, packets.append, room, end)
+        yield link, theirs, packets, end
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_broker_that_falls_silent(autojump_clock):
+    with pytest.RaisesGroup(pytest.RaisesExc(ComponentUnavailable, match="does not answer")):
+        async with linked():
+            await trio.sleep(60)
+
+
+async def test_a_broker_that_answers_pings(autojump_clock):
+    async with linked() as (_link, theirs, packets, _end):
+        for _ in range(4):
+            assert await theirs.receive_some(100) == _packets.PINGREQ
+            await theirs.send_all(bytes([0xD0, 0]))
+        await trio.testing.wait_all_tasks_blocked()
+    assert packets == [PingResp()] * 4
+
+
+async def test_while_nothing_is_read_silence_means_nothing(autojump_clock):
+    """We are full; the broker's answers wait behind what we do not take."""
+    async with linked(never) as (_link, theirs, packets, _end):
+        await theirs.send_all(encoded(Publish("t", b"1")) + bytes([0xD0, 0]))
+        await trio.sleep(300)
+    assert packets == [Publish("t", b"1")]
+
+
+async def test_goodbye_is_said_and_answered(autojump_clock):
+    async with linked() as (link, theirs, _received, end):
+        link.put(b"last")
+        end.set()
+        received = b""
+        while not received.endswith(_packets.DISCONNECT):
+            received += await theirs.receive_some(100)
+        assert received == b"last" + _packets.DISCONNECT
+        await theirs.aclose()
+
+
+class Session:
     """A session's other side: what was acknowledged, and a `HeldMessages`."""
 
     def __init__(self):
@@ -149,7 +210,7 @@ class Broker:
 
 
 def test_finished_while_connected():
-    broker = Broker()
+    broker = Session()
     broker.held.connected(session_present=False)
     one, two = broker.sends(1), broker.sends(2, qos=2)
     assert [one.position, two.position] == [1, 2]
@@ -161,7 +222,7 @@ def test_finished_while_connected():
 
 def test_finished_while_the_connection_is_gone():
     """The broker sends it again, and is told."""
-    broker = Broker()
+    broker = Session()
     broker.held.connected(session_present=False)
     one, two = broker.sends(1), broker.sends(2)
     broker.held.disconnected()
@@ -176,7 +237,7 @@ def test_finished_while_the_connection_is_gone():
 
 
 def test_under_way_across_a_reconnection():
-    broker = Broker()
+    broker = Session()
     broker.held.connected(session_present=False)
     one = broker.sends(1)
     broker.held.disconnected()
@@ -189,7 +250,7 @@ def test_under_way_across_a_reconnection():
 @pytest.mark.parametrize(("data", "dup"), [(b"another", True), (b"x", False)])
 def test_a_number_that_is_another_message_s_now(data, dup):
     """The same number, but not the same message: without DUP it is new, be it the same bytes."""
-    broker = Broker()
+    broker = Session()
     broker.held.connected(session_present=False)
     one = broker.sends(1)
     broker.held.disconnected()
@@ -203,7 +264,7 @@ def test_a_number_that_is_another_message_s_now(data, dup):
 
 
 def test_a_session_that_the_broker_lost():
-    broker = Broker()
+    broker = Session()
     broker.held.connected(session_present=True)
     one = broker.sends(1)
     broker.held.disconnected()
@@ -214,7 +275,7 @@ def test_a_session_that_the_broker_lost():
 
 
 def test_parked_messages_keep_their_order():
-    broker = Broker()
+    broker = Session()
     broker.held.connected(session_present=True)
     messages = [broker.sends(number) for number in (5, 1, 3)]
     broker.held.park([messages[2], messages[0]])
