@@ -22,7 +22,9 @@ asked_again: set[str] = set()
 
 
 def note(handler: str, **seen: Any) -> None:
-    print(json.dumps({"handler": handler, **seen}), flush=True)
+    # One write for the line and its end: handlers run in threads.
+    sys.stdout.write(json.dumps({"handler": handler, **seen}) + "\n")
+    sys.stdout.flush()
 
 
 def seen_in(event: SubscriptionMessage) -> Mapping[str, Any]:
