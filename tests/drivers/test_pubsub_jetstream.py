@@ -383,7 +383,7 @@ def options_of(**values):
         ({"deliverPolicy": "later"}, "deliverPolicy"),
         ({"ackPolicy": "some"}, "ackPolicy"),
         ({"concurrency": "two"}, "concurrency"),
-        ({"domain": "d", "apiPrefix": "p"}, "apiPrefix"),
+        ({"natsURL": "ws://localhost:80"}, "natsURL"),
         ({"startSequence": "-1"}, "startSequence"),
         ({"natsURL": " "}, "natsURL"),
     ],
@@ -391,6 +391,26 @@ def options_of(**values):
 def test_mistakes_in_the_metadata(values, complaint):
     with pytest.raises(ConfigError, match=complaint):
         options_of(**{"natsURL": "nats://localhost:4222", **values})
+
+
+def test_where_the_api_is():
+    url = {"natsURL": "nats://localhost:4222"}
+    assert options_of(**url).prefix == "$JS.API"
+    assert options_of(**url, domain="hub").prefix == "$JS.hub.API"
+    assert options_of(**url, domain="hub", apiPrefix="$JS.edge.API.").prefix == "$JS.edge.API"
+
+
+async def test_a_domain(tmp_path):
+    if find_nats_server() is None:
+        pytest.skip("nats-server is not installed")
+    with nats_server(tmp_path, domain="hub") as other:
+        async with trio_asyncio.open_loop():
+            await jetstream_api(other, "add_stream", name="ALL", subjects=["*"])
+            async with opened(other, domain="hub", durable_name="d") as broker:
+                await broker.publish(PublishRequest("t", b"1"))
+                async with reading(broker, "t") as messages:
+                    assert (await messages.receive()).data == b"1"
+                assert (await consumer(other, "d")).num_ack_pending == 0
 
 
 def test_the_example_of_dapr_s_documentation_is_accepted():

@@ -33,12 +33,13 @@ def find_nats_server() -> str | None:
 class NatsServer:
     """One process. `start` returns when it answers."""
 
-    def __init__(self, folder: Path, config: str = "") -> None:
+    def __init__(self, folder: Path, config: str = "", domain: str = "") -> None:
         self.port = free_port()
         self.folder = folder / f"nats-{self.port}"
         self.folder.mkdir(parents=True)
         self._config = self.folder / "server.conf"
-        self._config.write_text(f'jetstream {{ store_dir: "{self.folder}/data" }}\n{config}\n')
+        more = f", domain: {domain}" if domain else ""
+        self._config.write_text(f'jetstream {{ store_dir: "{self.folder}/data"{more} }}\n{config}\n')
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -88,8 +89,8 @@ class NatsServer:
 
 
 @contextmanager
-def nats_server(folder: Path, config: str = "") -> Iterator[NatsServer]:
-    server = NatsServer(folder, config)
+def nats_server(folder: Path, config: str = "", domain: str = "") -> Iterator[NatsServer]:
+    server = NatsServer(folder, config, domain)
     server.start()
     try:
         yield server

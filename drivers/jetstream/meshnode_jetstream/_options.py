@@ -92,7 +92,9 @@ class Options:
         allowed=("explicit", "all", "none"),
     )
     domain: str = option("domain", "JetStream domain.", default="")
-    api_prefix: str = option("apiPrefix", "Prefix of JetStream's API, if not `$JS.API`.", default="")
+    api_prefix: str = option(
+        "apiPrefix", "Prefix of JetStream's API, if not `$JS.API`; goes before domain.", default=""
+    )
     concurrency: str = option(
         "concurrency",
         "One message at a time, or up to maxAckPending (100 if not set) side by side.",
@@ -117,8 +119,10 @@ class Options:
             if bool(one[1]) != bool(other[1]):
                 missing, present = (other, one) if one[1] else (one, other)
                 problems.append(Problem(f"is needed beside {present[0]}", field=missing[0]))
-        if self.domain and self.api_prefix:
-            problems.append(Problem("cannot be set beside domain", field="apiPrefix"))
+        schemes = {one.partition("://")[0] for one in self.servers if "://" in one}
+        if strange := schemes - {"nats", "tls"}:
+            what = f"scheme {', '.join(sorted(strange))!r} is neither nats nor tls"
+            problems.append(Problem(what, field="natsURL", remedy="for example nats://localhost:4222"))
         return problems
 
     def _bad_names(self) -> list[Problem]:
@@ -173,7 +177,7 @@ class Options:
     @property
     def prefix(self) -> str:
         """Of the subjects of JetStream's API."""
-        if self.domain:
+        if self.domain and not self.api_prefix:
             return f"$JS.{self.domain}.API"
         return self.api_prefix.removesuffix(".") or "$JS.API"
 
