@@ -13,6 +13,8 @@ __all__ = ["FOLDER", "kafka"]
 
 FOLDER = TOOLS / "kafka"
 _VERSION = "4.3.1"
+_SLF4J = "1.7.36"
+"""As the broker's own; without a backend it would log nothing, not even that it has started."""
 _POM = f"""\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -26,6 +28,11 @@ _POM = f"""\
       <artifactId>kafka_2.13</artifactId>
       <version>{_VERSION}</version>
     </dependency>
+    <dependency>
+      <groupId>org.slf4j</groupId>
+      <artifactId>slf4j-simple</artifactId>
+      <version>{_SLF4J}</version>
+    </dependency>
   </dependencies>
 </project>
 """
@@ -34,7 +41,8 @@ _POM = f"""\
 def kafka() -> None:
     """Does nothing when this version is there."""
     library = FOLDER / "lib"
-    if (library / f"kafka_2.13-{_VERSION}.jar").exists():
+    jars = (f"kafka_2.13-{_VERSION}.jar", f"slf4j-simple-{_SLF4J}.jar")
+    if all((library / jar).exists() for jar in jars):
         return
     need("java")
     need("mvn")
