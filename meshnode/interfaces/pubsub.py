@@ -86,11 +86,16 @@ Deliver = Callable[[Message], Awaitable[Outcome]]
 class SubscribeRequest:
     """`metadata` is the subscription's own. `max_in_flight` bounds the deliveries that run side by side;
     None leaves that to the component's metadata.
+
+    `gathered`: the node waits for several deliveries and hands them to the application together, sorted by
+    `position` (bulk subscribe). A driver that keeps an order by delivering one message after another may then
+    begin several of them; order is kept within a batch and between batches, not across a RETRY.
     """
 
     topic: str
     metadata: Mapping[str, str] = field(factory=dict)
     max_in_flight: int | None = None
+    gathered: bool = False
 
 
 @runtime_checkable

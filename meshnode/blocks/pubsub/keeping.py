@@ -52,5 +52,6 @@ async def _subscribe(
         broker.prefix + subscription.topic,
         subscription.metadata,
         subscription.max_in_flight or default_limit,
+        gathered=subscription.bulk is not None,
     )
     await broker.driver.subscribe(request, deliver, stop, task_status=task_status)
