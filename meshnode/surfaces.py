@@ -184,11 +184,12 @@ def _blocks(
     )
     publishing = Publishing(brokers, around.wall, around.rng)
     outboxes = outbox_settings(parts.opened, options.app_id, options.namespace)
-    state = StateBlock(
-        options.app_id,
-        stores,
-        {one.store: OutboxWriter(one, brokers, publishing, around.rng) for one in outboxes},
-    )
+    relays = [OutboxRelay(one, stores[one.store], brokers, publishing, live, leaving) for one in outboxes]
+    writers = {
+        one.store: OutboxWriter(one, brokers, publishing, around.rng, relay.listens)
+        for one, relay in zip(outboxes, relays, strict=True)
+    }
+    state = StateBlock(options.app_id, stores, writers)
     subscriptions = Subscriptions(
         brokers,
         app=parts.app,
@@ -211,7 +212,6 @@ def _blocks(
         rng=around.rng,
         stop=leaving,
     )
-    relays = [OutboxRelay(one, stores[one.store], brokers, publishing, live, leaving) for one in outboxes]
     inbound = Inbound(subscriptions, reading, relays, plan.subscriptions, parts.app, leaving)
     return _Blocks(invocation, proxy, state, publishing, subscriptions, output, inbound)
 

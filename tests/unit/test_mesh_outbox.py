@@ -17,7 +17,7 @@ from meshnode_state_in_memory import MemoryStore
 from trio.testing import MockClock
 
 from meshnode.errors import ComponentUnavailable, ConfigError
-from meshnode.interfaces import Driver, DriverContext, GetRequest, StateOperation
+from meshnode.interfaces import Driver, DriverContext, GetRequest, StateOperation, SubscribeRequest
 from meshnode.registry import Registry
 from meshnode.testing.mesh import Mesh, MeshNode, open_mesh
 from meshnode.transport import GRPCError, Status
@@ -276,6 +276,49 @@ async def test_the_publisher_may_shape_the_event(
     await transact(node, upsert("a", b"1", cloudevent__type="order.made", cloudevent__id="mine"))
     await trio.sleep(30)
     assert [(event.type, event.id) for event in listener.events] == [("order.made", "mine")]
+
+
+class LateBroker:
+    """Refuses the relay's first subscription. It keeps nothing of a topic without subscriptions."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.refusals = 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def subscribe(self, request: SubscribeRequest, *args: Any, **options: Any) -> None:
+        if request.topic.endswith("outbox") and self.refusals:
+            self.refusals -= 1
+            raise ComponentUnavailable("busy")
+        await self.inner.subscribe(request, *args, **options)
+
+
+async def test_nothing_commits_before_the_relay_has_subscribed(
+    store: Store, autojump_clock: MockClock
+) -> None:
+    """On a broker that keeps nothing for nobody its event would be lost."""
+    memory = Broker().driver
+
+    @asynccontextmanager
+    async def opened(options: Any, context: DriverContext) -> AsyncIterator[Any]:
+        async with memory.open(options, context) as inner:
+            yield LateBroker(inner)
+
+    registry = Registry.discover([store.driver, Driver(memory.type, memory.metadata, opened)])
+    async with open_mesh(1, registry=registry) as mesh:
+        app = Listener()
+        await mesh.start("listener", app=app, resources=resources().split("---", 1)[0])
+        await trio.testing.wait_all_tasks_blocked()
+        node = await mesh.start("app", resources=resources())
+        with pytest.raises(GRPCError, match="could not subscribe"):
+            await transact(node, upsert("early", b"1"))
+        await trio.sleep(1)
+        await transact(node, upsert("late", b"2"))
+        await trio.sleep(30)
+        assert [event.data for event in app.events] == [b"2"]
+        assert await store.inner.get(GetRequest("app||early")) is None
 
 
 @pytest.mark.parametrize(

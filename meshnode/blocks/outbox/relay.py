@@ -53,14 +53,34 @@ class OutboxRelay:
         self._publishing = publishing
         self._live = live
         self._stop = stop
+        self._tried = trio.Event()
+        self._subscribed = False
 
     async def run(self) -> None:
         """Relay until `stop`."""
-        settings = self._settings
-        broker = self._brokers.find(settings.internal_pubsub)
-        request = SubscribeRequest(broker.prefix + settings.internal_topic)
-        consume = partial(broker.driver.subscribe, request, self._deliver, self._stop)
-        await keep_going(f"outbox of state store {settings.store}", consume, self._stop)
+        try:
+            await keep_going(f"outbox of state store {self._settings.store}", self._consume, self._stop)
+        finally:
+            self._tried.set()
+
+    async def listens(self) -> bool:
+        """Whether the relay has ever subscribed; waits until it has tried. Before that nothing may be
+        announced: there are brokers that keep no message of a topic that nobody has subscribed to.
+        """
+        await self._tried.wait()
+        return self._subscribed
+
+    async def _consume(self, *, task_status: trio.TaskStatus[None]) -> None:
+        broker = self._brokers.find(self._settings.internal_pubsub)
+        request = SubscribeRequest(broker.prefix + self._settings.internal_topic)
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(broker.driver.subscribe, request, self._deliver, self._stop)
+                self._subscribed = True
+                self._tried.set()
+                task_status.started()
+        finally:
+            self._tried.set()
 
     async def _deliver(self, message: Message) -> Outcome:
         call = self._live.begin(f"/outbox/{self._settings.store}", self._settings.internal_pubsub, None)

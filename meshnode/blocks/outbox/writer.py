@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import final
 
 from attrs import evolve
@@ -16,7 +16,7 @@ from meshnode.blocks.pubsub.brokers import Brokers, pubsub_error
 from meshnode.blocks.pubsub.envelope import wrap
 from meshnode.blocks.pubsub.publishing import Publishing
 from meshnode.blocks.state import Announced
-from meshnode.errors import ComponentError, InvalidArgument, MeshError, Status
+from meshnode.errors import ComponentError, ComponentUnavailable, InvalidArgument, MeshError, Status
 from meshnode.interfaces import PublishRequest, StateOperation, StateStore
 from meshnode.transport import HeaderBlock
 from meshnode.wire.dapr.proto.common import v1 as common
@@ -34,15 +34,21 @@ _UPSERT = "upsert"
 
 @final
 class OutboxWriter:
-    """Announces the events of one store's transactions."""
+    """Announces the events of one store's transactions. `listens` says whether the relay hears of them."""
 
     def __init__(
-        self, settings: OutboxSettings, brokers: Brokers, publishing: Publishing, rng: random.Random
+        self,
+        settings: OutboxSettings,
+        brokers: Brokers,
+        publishing: Publishing,
+        rng: random.Random,
+        listens: Callable[[], Awaitable[bool]],
     ) -> None:
         self._settings = settings
         self._brokers = brokers
         self._publishing = publishing
         self._rng = rng
+        self._listens = listens
 
     async def announce(
         self,
@@ -91,6 +97,9 @@ class OutboxWriter:
             name: value for name, value in item.metadata.items() if name.lower().startswith("cloudevent.")
         }
         try:
+            if not await self._listens():
+                topic = f"topic {settings.internal_topic} of pubsub {settings.internal_pubsub}"
+                raise ComponentUnavailable(f"the outbox could not subscribe to {topic} yet")
             extensions = {OVERRIDES: overrides} if overrides else {}
             event = wrap(item.value, content_type_of(item), {}, origin, extensions=extensions)
             await self._publishing.send(broker, PublishRequest(settings.internal_topic, event), call)
