@@ -162,6 +162,8 @@ async def test_a_request_has_the_last_word(serve):
         ({"emailFrom": "a@example.com; b@example.com"}, "emailFrom must be one address"),
         ({"emailCC": "@"}, "emailCC: '@' is no mail address"),
         ({"subject": "Order\r\nBcc: eve@example.com"}, "subject must be a single line"),
+        ({"subject": "Order\n"}, "subject must be a single line"),
+        ({"subject": "Order\u2028"}, "subject must be a single line"),
         ({"priority": "6"}, "priority: '6' is not a number from 1 to 5"),
         ({"priority": "high"}, "priority: 'high'"),
     ],
@@ -352,16 +354,18 @@ def test_dapr_s_own_example_is_understood():
     assert "p'" not in repr(options)
 
 
-@given(st.text(max_size=40), st.text(max_size=40))
+@given(st.text(max_size=60), st.text(max_size=40))
 def test_no_text_gets_into_the_header(subject, body):
     """Whatever a request says: it is refused, or it is one message with the headers it should have."""
     options = Options(host="h", **WHO)
+    metadata = {"subject": subject, "emailCC": f"{subject} <cc@example.com>"}
     try:
-        mail = compose(options, {"subject": subject}, body.encode(errors="surrogatepass"), 0)
+        mail = compose(options, metadata, body.encode(errors="surrogatepass"), 0)
     except InvalidArgument:
         return
     message = email.message_from_bytes(mail.content, policy=email.policy.default)
     names = [
+        "Cc",
         "From",
         "To",
         "Subject",
@@ -372,3 +376,4 @@ def test_no_text_gets_into_the_header(subject, body):
         "MIME-Version",
     ]
     assert sorted(message.keys()) == sorted(names)
+    assert mail.recipients == ("ann@example.com", "cc@example.com")

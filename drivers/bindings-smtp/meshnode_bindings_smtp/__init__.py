@@ -17,9 +17,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import trio
+
 from meshnode.interfaces import Driver, DriverContext
 from meshnode_bindings_smtp._binding import Smtp
 from meshnode_bindings_smtp._options import Options
+from meshnode_bindings_smtp._send import tls_context
 
 __all__ = ["Options", "Smtp", "driver"]
 
@@ -28,7 +31,8 @@ __all__ = ["Options", "Smtp", "driver"]
 async def _open(options: Options, context: DriverContext) -> AsyncIterator[Smtp]:
     if options.skip_tls_verify:
         context.log.warning("%s: skipTLSVerify is on: anybody may answer as the server", context.component)
-    yield Smtp(options, context)
+    tls = await trio.to_thread.run_sync(tls_context, options)
+    yield Smtp(options, context, tls)
 
 
 driver: Driver[Smtp] = Driver(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import final
@@ -22,8 +23,9 @@ __all__ = ["Smtp"]
 class Smtp:
     """An `OutputBinding`."""
 
-    def __init__(self, options: Options, context: DriverContext) -> None:
+    def __init__(self, options: Options, context: DriverContext, tls: ssl.SSLContext) -> None:
         self._options = options
+        self._tls = tls
         self._wall = context.wall
 
     @property
@@ -35,7 +37,7 @@ class Smtp:
             raise InvalidArgument(f"unsupported operation {request.operation}")
         mail = compose(self._options, request.metadata, request.data, self._wall())
         try:
-            await _on_asyncio(partial(send, self._options, mail))
+            await _on_asyncio(partial(send, self._options, self._tls, mail))
         except (SMTPException, OSError) as error:
             raise self._translated(error) from error
         return BindingResult()

@@ -10,6 +10,7 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
 from typing import final
+from unicodedata import category
 
 from attrs import frozen
 
@@ -45,10 +46,9 @@ def compose(options: Options, metadata: Mapping[str, str], data: bytes, now: flo
     message["From"], message["To"] = sender, to
     if cc:
         message["Cc"] = cc
-    try:
-        message["Subject"] = subject
-    except ValueError:
-        raise InvalidArgument("subject must be a single line") from None
+    if not _one_line(subject):
+        raise InvalidArgument("subject must be a single line")
+    message["Subject"] = subject
     message["X-priority"] = str(_priority(metadata.get("priority", ""), options.priority))
     message["Date"] = format_datetime(datetime.fromtimestamp(now, UTC))
     message.set_content(_text(data), subtype="html", charset="utf-8", cte="quoted-printable")
@@ -66,11 +66,16 @@ def _addresses(name: str, text: str, *, needed: bool = False) -> Sequence[Addres
 def _address(name: str, text: str) -> Address:
     display, spec = parseaddr(text)
     try:
-        if not text.isprintable() or "@" not in spec or not spec.isascii():
+        if not _one_line(text) or "@" not in spec or not spec.isascii():
             raise ValueError(text)
         return Address(display_name=display, addr_spec=spec)
     except (ValueError, IndexError, MessageError):
         raise InvalidArgument(f"{name}: {text!r} is no mail address that can be used") from None
+
+
+def _one_line(text: str) -> bool:
+    """Whether it has neither line ends nor control characters of any kind."""
+    return not any(category(one) in ("Cc", "Zl", "Zp") for one in text)
 
 
 def _priority(text: str, default: int) -> int:

@@ -11,7 +11,7 @@ from meshnode.errors import BindingError
 from meshnode_bindings_smtp._mail import Mail
 from meshnode_bindings_smtp._options import Options
 
-__all__ = ["send"]
+__all__ = ["send", "tls_context"]
 
 _CONNECTING = 10.0
 """Seconds, as in Dapr."""
@@ -25,7 +25,7 @@ _TLS_PORT = 465
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
-async def send(options: Options, mail: Mail) -> None:
+async def send(options: Options, tls: ssl.SSLContext, mail: Mail) -> None:
     """Returns once the server has taken the message; it goes to all recipients or to none."""
     smtp = SMTP(
         hostname=options.host,
@@ -34,7 +34,7 @@ async def send(options: Options, mail: Mail) -> None:
         timeout=_SILENCE,
         use_tls=options.port == _TLS_PORT,
         start_tls=False if options.port == _TLS_PORT else None,  # None: where the server offers it
-        tls_context=_tls(options),
+        tls_context=tls,
     )
     try:
         await smtp.connect(timeout=_CONNECTING)
@@ -57,7 +57,7 @@ async def _hang_up(smtp: SMTP) -> None:
     smtp.close()
     if isinstance(transport, asyncio.Transport):
         transport.abort()
-        await asyncio.sleep(0)  # the loop closes it in its next pass
+    await asyncio.sleep(0)  # the loop closes sockets in its next pass, those too that the library has dropped
 
 
 async def _log_in(smtp: SMTP, options: Options) -> None:
@@ -78,7 +78,8 @@ async def _log_in(smtp: SMTP, options: Options) -> None:
         raise BindingError(f"{options.host} offers no TLS; the password is not sent in the clear")
 
 
-def _tls(options: Options) -> ssl.SSLContext:
+def tls_context(options: Options) -> ssl.SSLContext:
+    """Reads the system's authorities, which takes a while."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if options.skip_tls_verify:
