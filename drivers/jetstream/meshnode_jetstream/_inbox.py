@@ -27,6 +27,7 @@ _MOST = 10_000
 _GIVEN_BACK_FOR = 1.0
 
 
+@final
 @define(eq=False)
 class Held:
     """A message that is ours. `renewed` is when the server last heard that it still is."""

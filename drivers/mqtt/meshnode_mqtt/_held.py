@@ -20,6 +20,7 @@ from meshnode_mqtt._packets import Publish
 __all__ = ["Held", "HeldMessages"]
 
 
+@final
 @define(eq=False)
 class Held:
     """`packet_id` is 0 when the broker does not wait for an acknowledgement (any more). `connection` is the

@@ -29,6 +29,7 @@ _WINDOW = 20
 """Publications without an answer, those included whose callers have gone. A broker need not take more."""
 
 
+@final
 @define(eq=False)
 class Ticket:
     """A publication that waits for its acknowledgement."""
