@@ -43,7 +43,7 @@ async def test_redis_keeps_what_it_promises(seed: int, tmp_path: Path) -> None:
 
 
 async def test_an_outbox_publishes_what_committed_and_nothing_else(tmp_path: Path) -> None:
-    result = await run_outbox(outbox_plan(1, SECONDS), tmp_path)
+    result = await run_outbox(outbox_plan(1, 2.0), tmp_path)
     print(line(result))
     assert result.violations == []
     assert result.verdict.acknowledged > 0
