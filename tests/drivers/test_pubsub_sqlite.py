@@ -163,7 +163,7 @@ async def test_a_full_group_refuses(path):
         async with trio.open_nursery() as nursery:
             stop = await subscribed(nursery, broker, inbox)
             await inbox.has(2)
-            await drained(path)
+            await reads(path, "SELECT size FROM pubsub_groups WHERE topic = 't'", [(0,)])
             await broker.publish(PublishRequest("t", b"7"))
             await inbox.has(3)
             stop.set()
@@ -336,20 +336,21 @@ async def test_a_file_that_is_gone(path, replaced):
         await broker.publish(PublishRequest("t", b"1"))
 
 
-@pytest.mark.parametrize("kind", ["missing folder", "not a database", "later level"])
+@pytest.mark.parametrize("kind", ["missing folder", "not a database", "earlier level", "later level"])
 async def test_unusable_file_fails_at_open(tmp_path, kind):
     path = tmp_path / "nowhere" / "topics.db"
     if kind != "missing folder":
         path = tmp_path / "topics.db"
     if kind == "not a database":
         path.write_bytes(b"this is no database, but long enough to be looked at as one" * 20)
-    if kind == "later level":
+    if kind.endswith("level"):
         async with driver.open(options(path), CONTEXT):
             pass
         with closing(sqlite3.connect(path)) as connection:
-            connection.execute("UPDATE pubsub_schema SET level = 7")
+            connection.execute("UPDATE pubsub_schema SET level = ?", (7 if kind == "later level" else 1,))
             connection.commit()
-    with pytest.raises((ComponentUnavailable, PubSubError), match=r"topics\.db"):
+    says = f"an? {kind.split()[0]} meshnode's" if kind.endswith("level") else ""
+    with pytest.raises((ComponentUnavailable, PubSubError), match=rf"topics\.db.*{says}"):
         async with driver.open(options(path), CONTEXT):
             pass
 
@@ -413,6 +414,7 @@ async def test_state_may_live_in_the_same_file(path):
         ({"connection_string": "x.db", "lease_duration": timedelta(0)}, "leaseDuration"),
         ({"connection_string": "x.db", "poll_interval": timedelta(0)}, "pollInterval"),
         ({"connection_string": "x.db", "retention": timedelta(seconds=-1)}, "retention"),
+        ({"connection_string": "x.db", "unclaimed_retention": timedelta(seconds=-1)}, "unclaimedRetention"),
         ({"connection_string": "x.db", "redeliver_interval": timedelta(seconds=-1)}, "redeliverInterval"),
         ({"connection_string": "x.db", "timeout": timedelta(milliseconds=10)}, "timeout"),
     ],

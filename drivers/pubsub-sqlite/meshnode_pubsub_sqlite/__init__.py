@@ -3,13 +3,16 @@
 Imports meshnode.interfaces and meshnode.errors only; the connection and its thread are
 meshnode_sqlite_client's.
 
-    _options.py   the metadata fields
-    _tables.py    the tables, and the file they are in
-    _rows.py      one operation on the tables, as functions that take a connection; runs in the worker thread
-    _owners.py    who holds leases, and whether it is alive
-    _bells.py     waking the subscriptions that may have something to take
-    _tending.py   what goes on in the background: leases, other processes, what has expired
-    _pubsub.py    publishing and subscribing
+    _options.py     the metadata fields
+    _tables.py      the tables, and the file they are in
+    _rows.py        one operation on a group's deliveries; like the next two, functions that take a
+                    connection and run in the worker thread
+    _publishing.py  groups, and what is published into them
+    _sweeping.py    removing what is over
+    _owners.py      who holds leases, and whether it is alive
+    _bells.py       waking the subscriptions that may have something to take
+    _tending.py     what goes on in the background: leases, other processes, what is over
+    _pubsub.py      publishing and subscribing
 """
 
 from __future__ import annotations

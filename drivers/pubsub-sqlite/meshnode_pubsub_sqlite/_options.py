@@ -48,9 +48,16 @@ class Options:
         "How long a message is kept after every group is done with it; 0: not at all.",
         default=_NEVER,
     )
+    unclaimed_retention: timedelta = option(
+        "unclaimedRetention",
+        "How long a topic to which nobody has subscribed yet keeps what is published, for who comes first; "
+        "0: not at all.",
+        default=timedelta(days=1),
+    )
     max_length: int = option(
         "maxLength",
-        "Messages that a consumer group may have waiting; a publication beyond that is refused.",
+        "Messages that a consumer group may have waiting; a publication beyond that is refused. A topic to "
+        "which nobody has subscribed yet keeps as many, the newest.",
         default=1_000_000,
     )
     busy_timeout: timedelta = option(
@@ -70,6 +77,7 @@ class Options:
             ("leaseDuration", self.lease_duration, 1.0),
             ("pollInterval", self.poll_interval, 0.001),
             ("retention", self.retention, 0.0),
+            ("unclaimedRetention", self.unclaimed_retention, 0.0),
             ("busyTimeout", self.busy_timeout, 0.0),
             ("timeout", self.timeout, 1.0),
         )

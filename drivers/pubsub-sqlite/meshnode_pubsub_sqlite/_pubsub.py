@@ -23,9 +23,10 @@ from meshnode.interfaces import (
     SubscribeRequest,
     open_deliveries,
 )
-from meshnode_pubsub_sqlite import _rows
+from meshnode_pubsub_sqlite import _publishing, _rows
 from meshnode_pubsub_sqlite._bells import Bells
 from meshnode_pubsub_sqlite._options import Options
+from meshnode_pubsub_sqlite._publishing import Bounds
 from meshnode_pubsub_sqlite._rows import Lease, Taken
 from meshnode_pubsub_sqlite._tending import Tending
 
@@ -59,6 +60,8 @@ class SqlitePubSub:
         self._tending = tending
         self._bells = bells
         self._keep = options.retention.total_seconds() > 0
+        self._bounds = Bounds(options.max_length, options.unclaimed_retention.total_seconds() > 0)
+        self._dropping: set[str] = set()
         # The database's own timeouts bound every job; this is for a disk that hangs.
         self._patience = 2 * (options.busy_timeout + options.timeout).total_seconds()
 
@@ -67,18 +70,31 @@ class SqlitePubSub:
         return _FEATURES
 
     async def publish(self, request: PublishRequest) -> None:
-        action = partial(_rows.publish, request, self._context.wall(), self._options.max_length)
-        await self._worker.call(action, writes=True)
+        action = partial(_publishing.publish, request, self._context.wall(), self._bounds)
+        if await self._worker.call(action, writes=True):
+            self._say_dropping(request.topic)
         self._bells.ring(request.topic)
 
     async def bulk_publish(self, requests: Sequence[PublishRequest]) -> None:
         if not requests:
             return
-        action = partial(_rows.publish_all, requests, self._context.wall(), self._options.max_length)
-        failures = await self._worker.call(action, writes=True)
+        action = partial(_publishing.publish_all, requests, self._context.wall(), self._bounds)
+        published = await self._worker.call(action, writes=True)
+        if published.dropped:
+            self._say_dropping(requests[0].topic)
         self._bells.ring(requests[0].topic)
-        if failures:
-            raise BulkPublishError(failures)
+        if published.failures:
+            raise BulkPublishError(published.failures)
+
+    def _say_dropping(self, topic: str) -> None:
+        """Once: it goes on with every publication. (Each topic that is noted fills a good part of a disk.)"""
+        if topic not in self._dropping:
+            self._dropping.add(topic)
+            self._context.log.warning(
+                "nobody has subscribed to topic %s: it keeps the newest %d messages, older ones are dropped",
+                topic,
+                self._bounds.most,
+            )
 
     async def subscribe(
         self,
@@ -89,7 +105,7 @@ class SqlitePubSub:
         task_status: trio.TaskStatus[None],
     ) -> None:
         name = self._options.consumer_id or self._context.app_id
-        group = await self._worker.call(partial(_rows.join, request.topic, name), writes=True)
+        group = await self._worker.call(partial(_publishing.join, request.topic, name), writes=True)
         subscription = _Subscription(request.topic, group, deliver, stop)
         limit = request.max_in_flight or self._options.concurrency
         with self._bells.listening(request.topic):

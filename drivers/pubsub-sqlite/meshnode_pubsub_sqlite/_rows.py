@@ -1,5 +1,5 @@
-"""One operation on the tables, as functions that take a connection last. They block and run in the worker
-thread, inside its transaction. Times are seconds since 1970.
+"""One operation on the deliveries of a group, as functions that take a connection last. They block and run
+in the worker thread, inside its transaction. Times are seconds since 1970.
 """
 
 from __future__ import annotations
@@ -12,27 +12,10 @@ from typing import Any, final
 from attrs import frozen
 from meshnode_sqlite_client import whole
 
-from meshnode.errors import PubSubError, Status
-from meshnode.interfaces import Message, PublishRequest
+from meshnode.interfaces import Message
 
-__all__ = [
-    "Lease",
-    "Taken",
-    "acknowledge",
-    "join",
-    "may_take",
-    "publish",
-    "publish_all",
-    "put_back",
-    "release",
-    "renew",
-    "something_to_sweep",
-    "sweep",
-    "take",
-]
+__all__ = ["Lease", "Taken", "acknowledge", "may_take", "put_back", "release", "remove", "renew", "take"]
 
-_PARTITION_KEY = "partitionKey"
-_SLICE = 500
 _MINE = "group_id = ? AND message_id = ? AND owner = ? AND attempts = ?"
 # Held deliveries may be many; the index has only the others.
 _FREE = "pubsub_deliveries AS d INDEXED BY pubsub_ready WHERE d.group_id = ? AND d.held = 0"
@@ -63,73 +46,6 @@ class Taken:
     due: float | None = None
 
 
-def join(topic: str, name: str, connection: sqlite3.Connection) -> int:
-    """The group's number; it exists from now on."""
-    connection.execute("INSERT OR IGNORE INTO pubsub_groups (topic, name) VALUES (?, ?)", (topic, name))
-    row = connection.execute("SELECT id FROM pubsub_groups WHERE topic = ? AND name = ?", (topic, name))
-    return int(row.fetchone()[0])
-
-
-def publish(request: PublishRequest, now: float, most: int, connection: sqlite3.Connection) -> None:
-    """Into every group of the topic or none. Raises RESOURCE_EXHAUSTED where one is full."""
-    groups = connection.execute(
-        "SELECT id, name, size FROM pubsub_groups WHERE topic = ?", (request.topic,)
-    ).fetchall()
-    if not groups:
-        return
-    for _, name, size in groups:
-        if size >= most:
-            raise PubSubError(
-                f"consumer group {name} has {size} messages of topic {request.topic} waiting",
-                status=Status.RESOURCE_EXHAUSTED,
-            )
-    key = request.metadata.get(_PARTITION_KEY, "")
-    with whole(connection):
-        message = connection.execute(
-            "INSERT INTO pubsub_messages (topic, data, content_type, metadata, published, expires, pending) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                request.topic,
-                request.data,
-                request.content_type,
-                json.dumps(dict(request.metadata)) if request.metadata else "",
-                now,
-                None if request.ttl is None else now + request.ttl,
-                len(groups),
-            ),
-        ).lastrowid
-        for group, _, _ in groups:
-            _add(connection, group, message, key)
-        connection.execute("UPDATE pubsub_groups SET size = size + 1 WHERE topic = ?", (request.topic,))
-
-
-def _add(connection: sqlite3.Connection, group: int, message: int | None, key: str) -> None:
-    if key:
-        connection.execute(
-            "INSERT INTO pubsub_deliveries (group_id, message_id, partition_key, held) VALUES (?1, ?2, ?3, "
-            "EXISTS (SELECT 1 FROM pubsub_deliveries WHERE group_id = ?1 AND partition_key = ?3 "
-            "AND partition_key <> ''))",
-            (group, message, key),
-        )
-    else:
-        connection.execute(
-            "INSERT INTO pubsub_deliveries (group_id, message_id, partition_key, held) VALUES (?, ?, '', 0)",
-            (group, message),
-        )
-
-
-def publish_all(
-    requests: Sequence[PublishRequest], now: float, most: int, connection: sqlite3.Connection
-) -> dict[int, Exception]:
-    failures: dict[int, Exception] = {}
-    for position, request in enumerate(requests):
-        try:
-            publish(request, now, most, connection)
-        except PubSubError as error:
-            failures[position] = error
-    return failures
-
-
 def may_take(group: int, now: float, connection: sqlite3.Connection) -> bool:
     """Whether there is anything to take; costs no transaction."""
     query = f"SELECT 1 FROM {_FREE} AND d.due <= ? LIMIT 1"
@@ -148,7 +64,7 @@ def take(
             message, key, attempts, expires, topic, data, content_type, metadata = row
             found = True
             if expires is not None and expires <= now:
-                _remove(connection, group, message, key, now, keep)
+                remove(group, message, key, now, keep, connection)
                 continue
             lease = Lease(group, message, key, owner, attempts + 1)
             items.append((lease, Message(topic, data, content_type, _metadata(metadata), message)))
@@ -183,12 +99,12 @@ def acknowledge(lease: Lease, now: float, keep: bool, connection: sqlite3.Connec
     row = connection.execute(f"SELECT 1 FROM pubsub_deliveries WHERE {_MINE}", lease.row).fetchone()
     if row is None:
         return False
-    _remove(connection, lease.group, lease.message, lease.key, now, keep)
+    remove(lease.group, lease.message, lease.key, now, keep, connection)
     return True
 
 
-def _remove(
-    connection: sqlite3.Connection, group: int, message: int, key: str, now: float, keep: bool
+def remove(
+    group: int, message: int, key: str, now: float, keep: bool, connection: sqlite3.Connection
 ) -> None:
     """A group is done with a message: the next one of its key is free, and what no group needs may go."""
     with whole(connection):
@@ -226,34 +142,3 @@ def release(owner: int, connection: sqlite3.Connection) -> int:
     """Everything that owner holds is free; how many deliveries that were."""
     update = "UPDATE pubsub_deliveries SET owner = NULL, due = 0 WHERE owner = ?"
     return connection.execute(update, (owner,)).rowcount
-
-
-def something_to_sweep(now: float, before: float, connection: sqlite3.Connection) -> bool:
-    query = (
-        "SELECT EXISTS (SELECT 1 FROM pubsub_messages WHERE expires <= ?) "
-        "OR EXISTS (SELECT 1 FROM pubsub_messages WHERE pending = 0 AND finished <= ?)"
-    )
-    return bool(connection.execute(query, (now, before)).fetchone()[0])
-
-
-def sweep(now: float, before: float, keep: bool, connection: sqlite3.Connection) -> bool:
-    """Removes a slice of what has expired and of what every group was done with before then; True when
-    there may be more.
-    """
-    if not connection.in_transaction:
-        return False
-    expired = connection.execute(
-        "SELECT d.group_id, d.message_id, d.partition_key FROM pubsub_messages AS m "
-        "JOIN pubsub_groups AS g ON g.topic = m.topic "
-        "JOIN pubsub_deliveries AS d ON d.group_id = g.id AND d.message_id = m.id "
-        "WHERE m.expires <= ? AND d.owner IS NULL LIMIT ?",
-        (now, _SLICE),
-    ).fetchall()
-    for group, message, key in expired:
-        _remove(connection, group, message, key, now, keep)
-    removed = connection.execute(
-        "DELETE FROM pubsub_messages WHERE id IN "
-        "(SELECT id FROM pubsub_messages WHERE pending = 0 AND finished <= ? LIMIT ?)",
-        (before, _SLICE),
-    ).rowcount
-    return len(expired) == _SLICE or removed == _SLICE

@@ -4,6 +4,8 @@ A message has one row in `pubsub_messages` and, for each group that has still to
 `pubsub_deliveries`. A delivery may be taken from `due` on: at once when it was published, after the lease
 when somebody holds it, after the pause when it is to be tried again. One that must wait for another of its
 key is `held`; the first of a key never is.
+
+The group of a topic to which nobody has subscribed yet has no name (see `_publishing`).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from meshnode_pubsub_sqlite._options import Options
 
 __all__ = ["database_of", "file_of", "migrate"]
 
-_LEVEL = 1
+_LEVEL = 2
 
 _TABLES = """
 CREATE TABLE pubsub_schema (level INTEGER NOT NULL);
@@ -39,10 +41,11 @@ CREATE INDEX pubsub_finished ON pubsub_messages (finished) WHERE pending = 0;
 CREATE TABLE pubsub_groups (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     topic TEXT NOT NULL,
-    name TEXT NOT NULL,
+    name TEXT,
     size INTEGER NOT NULL DEFAULT 0,
     UNIQUE (topic, name)
 );
+CREATE UNIQUE INDEX pubsub_unclaimed ON pubsub_groups (topic) WHERE name IS NULL;
 CREATE TABLE pubsub_deliveries (
     group_id INTEGER NOT NULL,
     message_id INTEGER NOT NULL,
@@ -66,7 +69,7 @@ END;
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Creates the tables if they are not there. Raises `PubSubError` when they are a later meshnode's."""
+    """Creates the tables if they are not there. Raises `PubSubError` when they are another meshnode's."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'pubsub_schema'").fetchone():
@@ -79,8 +82,10 @@ def migrate(connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
     if level != _LEVEL:
+        whose = "an earlier" if level < _LEVEL else "a later"
         raise PubSubError(
-            f"sqlite database {file_of(connection)}: its topics have level {level}, not {_LEVEL}"
+            f"sqlite database {file_of(connection)}: its topics have level {level}, not {_LEVEL}: "
+            f"they are {whose} meshnode's; choose another file, or remove this one if nothing in it is needed"
         )
 
 

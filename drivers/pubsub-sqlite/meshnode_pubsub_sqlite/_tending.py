@@ -11,11 +11,12 @@ from meshnode_sqlite_client import Worker
 
 from meshnode.errors import ComponentError
 from meshnode.interfaces import DriverContext
-from meshnode_pubsub_sqlite import _rows
+from meshnode_pubsub_sqlite import _rows, _sweeping
 from meshnode_pubsub_sqlite._bells import Bells
 from meshnode_pubsub_sqlite._options import Options
 from meshnode_pubsub_sqlite._owners import Owner, bury, dead_owners
 from meshnode_pubsub_sqlite._rows import Lease
+from meshnode_pubsub_sqlite._sweeping import Limits
 
 __all__ = ["Tending"]
 
@@ -36,6 +37,7 @@ class Tending:
         self._lease_seconds = options.lease_duration.total_seconds()
         self._poll_seconds = options.poll_interval.total_seconds()
         self._retention = options.retention.total_seconds()
+        self._unclaimed_retention = options.unclaimed_retention.total_seconds()
         self._context = context
         self._worker = worker
         self._bells = bells
@@ -92,19 +94,31 @@ class Tending:
 
     async def sweep(self) -> None:
         """Removes what has expired unseen, and what has been kept for long enough."""
-        keep = self._retention > 0
         while True:
+            unclaimed = 0
             try:
                 more = True
                 while more:
-                    now = self._context.wall()
-                    before = now - self._retention
-                    look = partial(_rows.something_to_sweep, now, before)
-                    action = partial(_rows.sweep, now, before, keep)
-                    more = await self._worker.call(action, writes=look, durable=False)
+                    limits = self._limits()
+                    look = partial(_sweeping.something_to_sweep, limits)
+                    action = partial(_sweeping.sweep, limits)
+                    swept = await self._worker.call(action, writes=look, durable=False)
+                    more, unclaimed = swept.more, unclaimed + swept.unclaimed
             except ComponentError as error:
                 self._context.log.warning("removing old messages: %s", error)
+            if unclaimed:
+                text = "nobody had subscribed to the topics of %d messages within %gs: they are gone"
+                self._context.log.info(text, unclaimed, self._unclaimed_retention)
             await trio.sleep(_SWEEP)
+
+    def _limits(self) -> Limits:
+        now = self._context.wall()
+        return Limits(
+            now=now,
+            finished=now - self._retention,
+            unclaimed=now - self._unclaimed_retention,
+            keep=self._retention > 0,
+        )
 
 
 def _mark(path: str) -> tuple[int, int]:
