@@ -7,10 +7,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,23 +84,41 @@ class Mesh:
         wait_until(lambda: len(self.events(handler)) >= count, what=what)
         return self.events(handler)
 
+    def data(self, handler: str, count: int) -> list[Any]:
+        """What came to a handler, which is to be so much; sorted, for deliveries run side by side."""
+        return sorted((one["data"] for one in self.wait(handler, count)), key=json.dumps)
+
     def subscriptions(self, topic: str) -> Sequence[Any]:
         with grpc.insecure_channel(self.node.address) as channel:
             found = dapr_pb2_grpc.DaprStub(channel).GetMetadata(metadata_pb2.GetMetadataRequest())
         return [one for one in found.subscriptions if one.topic == topic]
 
 
-@pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    home = tmp_path_factory.mktemp("sdk-pubsub")
-    port = free_port()
+@contextmanager
+def beside(
+    home: Path, port: int, grpc_port: int, topics: str, command: Sequence[str], cwd: Path = HERE
+) -> Iterator[Mesh]:
+    """An application that listens on `port`, and its node once it is subscribed to the application's topics.
+
+    (What is published before has no group to keep it.)
+    """
     resources = RESOURCES.replace("FILES", str(home / "files"))
     with ExitStack() as stack:
-        app = stack.enter_context(process([sys.executable, str(HERE / "events_app.py"), str(port)]))
-        app.wait_for("listening")
-        running = stack.enter_context(node("events", home, app_port=port, resources=resources))
-        running.process.wait_for("app is subscribed to topic bulk of pubsub pubsub")
+        app = stack.enter_context(process(command, cwd=cwd))
+        flags: dict[str, Any] = {"app_port": port, "grpc_port": grpc_port, "resources": resources}
+        running = stack.enter_context(node("events", home, **flags))
+        for topic in topics.split():
+            running.process.wait_for(f"app is subscribed to topic {topic} of pubsub pubsub")
         yield Mesh(running, app)
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    port = free_port()
+    command = [sys.executable, "events_app.py", str(port)]
+    topics = "plain raw legacy routed retried dropped failing dead bulk"
+    with beside(tmp_path_factory.mktemp("sdk-pubsub"), port, 0, topics, command) as running:
+        yield running
 
 
 @pytest.fixture
@@ -359,3 +379,66 @@ def test_python_aio(python_sdk: Mesh) -> None:
     asyncio.run(use())
     for topic in ("aio", "aio-handled"):
         wait_until(lambda topic=topic: not python_sdk.subscriptions(topic), what="the streams' end")  # type: ignore[misc]
+
+
+# --- JavaScript and Go
+
+
+@pytest.mark.node_sdk
+def test_javascript(tmp_path: Path) -> None:
+    folder = HERE / "npm_client"
+    if shutil.which("node") is None or not (folder / "node_modules").exists():
+        pytest.skip("Node.js or the npm package @dapr/dapr is not installed")
+    port, grpc_port = free_port(), free_port()
+    command = ["node", "server.mjs", str(port), str(grpc_port)]
+    topics = "plain routed retried dropped dead many"
+    with beside(tmp_path, port, grpc_port, topics, command, folder) as mesh:
+        seen = answers(["node", "events.mjs", str(grpc_port)], folder)
+        assert seen["bulk"] == {"failedMessages": []}
+        assert len(seen["ghost"]["failedMessages"]) == 1
+        assert "pubsub ghost is not found" in seen["unknown"]
+        assert json.loads(seen["stored"]) == {"fileName": "js.txt"}
+        assert seen["read"] == "from javascript"
+        assert "couldn't find output binding ghost" in seen["noBinding"]
+        assert mesh.data("plain", 3) == ["text", {"n": 1}, {"n": 2}]
+        assert mesh.data("retried", 2) == ["once more"] * 2
+        assert mesh.data("dropped", 1) == mesh.data("dead", 1) == ["not wanted"]
+        assert mesh.data("widgets", 1) == [{"n": 3}]
+        assert mesh.data("rest", 1) == [{"n": 4}]
+        assert mesh.data("bulk", 3) == ["six", {"n": 5}, {"n": 7}]
+        assert mesh.wait("tick", 1)
+
+
+@pytest.mark.go_sdk
+def test_go(tmp_path: Path) -> None:
+    program = shutil.which("go-sdk-client")
+    if program is None:
+        pytest.skip("the client with Dapr's Go SDK is not built")
+    port = free_port()
+    topics = "plain routed retried dropped"
+    with beside(tmp_path, port, 0, topics, [program, "serve", str(port)]) as mesh:
+        seen = answers([program, "events", mesh.node.address], HERE)
+        assert "pubsub ghost is not found" in seen["unknown"]
+        assert "pubsub ghost is not found" in seen["ghost"]
+        assert seen["failed"] == ["x"]
+        assert (seen["streamed"], seen["same"], seen["ended"]) == ({"n": 1}, True, "EOF")
+        assert seen["handled"] == "into the handler"
+        assert json.loads(seen["stored"]) == {"fileName": "go.txt"}
+        assert seen["read"] == "from go"
+        assert "couldn't find output binding ghost" in seen["noBinding"]
+        assert mesh.data("plain", 5) == ["six", "text", {"n": 1}, {"n": 5}, {"n": 7}]
+        assert mesh.data("retried", 2) == ["once more"] * 2
+        assert mesh.data("dropped", 1) == ["not wanted"]
+        assert mesh.data("widgets", 1) == [{"n": 3}]
+        assert mesh.data("rest", 1) == [{"n": 4}]
+        assert mesh.wait("tick", 1)
+        for topic in ("stream", "handled"):
+            wait_until(lambda topic=topic: not mesh.subscriptions(topic), what="the streams' end")  # type: ignore[misc]
+
+
+def answers(command: Sequence[str], cwd: Path) -> dict[str, Any]:
+    """The JSON object that a client prints at its end."""
+    ran = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=90)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    seen: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return seen

@@ -1,5 +1,10 @@
-// A client no one here wrote: Dapr's Go SDK against a meshnode. Takes the API address and the app id to invoke;
-// prints one JSON object with what it saw.
+// A client no one here wrote: Dapr's Go SDK against a meshnode.
+//
+//	go-sdk-client ADDRESS APP_ID    state and invocation
+//	go-sdk-client events ADDRESS    publishing, streaming subscriptions, output bindings
+//	go-sdk-client serve PORT        the application that gets events
+//
+// The first two take the API's address and print one JSON object with what they saw.
 package main
 
 import (
@@ -13,7 +18,16 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1], os.Args[2]); err != nil {
+	var err error
+	switch os.Args[1] {
+	case "events":
+		err = publishEvents(os.Args[2])
+	case "serve":
+		err = serve(os.Args[2])
+	default:
+		err = run(os.Args[1], os.Args[2])
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
