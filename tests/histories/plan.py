@@ -15,22 +15,24 @@ __all__ = ["Plan", "Styles", "plan_of"]
 Styles = ("callback", "stream", "bulk", "callback")
 """How the subscriber gets its messages, seed by seed."""
 
-PUBLISHER, PUBLISHER_NODE = "publisher", "publisher-node"
+PUBLISHER_NODE = "publisher-node"
 BROKER = "broker"
 
 
 @final
 @frozen
 class Plan:
-    """`subscribers`: instances of the subscribing application, each beside a node of its own. `policy`:
-    attempts into the application have a timeout and retries. `redeliver` and `processing`: the component's
-    intervals, in milliseconds. `ordered`: the order within a key is promised.
+    """`publishers` share a node; each has `keys` of its own. `subscribers`: instances of the subscribing
+    application, each beside a node of its own. `policy`: attempts into the application have a timeout and
+    retries. `redeliver` and `processing`: the component's intervals, in milliseconds. `ordered`: the order
+    within a key is promised.
     """
 
     broker: str
     seed: int
     seconds: float
     style: str
+    publishers: int
     subscribers: int
     keys: int
     policy: bool
@@ -41,7 +43,7 @@ class Plan:
     faults: Sequence[Fault]
 
     def describe(self) -> str:
-        several = f", {self.subscribers} subscribers" if self.subscribers > 1 else ""
+        several = f", {self.publishers} to {self.subscribers}"
         policy = ", policy" if self.policy else ""
         order = ", order promised" if self.ordered else ""
         return f"{self.style}{several}{policy}{order}, {self.keys} keys"
@@ -55,8 +57,9 @@ def plan_of(broker: str, seed: int, seconds: float) -> Plan:
     """
     rng = random.Random(f"{broker} {seed}")
     peaceful = broker == "redis" and seed % 5 == 0
+    publishers = 2 if seed % 7 < 2 else 1
     subscribers = 2 if seed % 3 == 0 and not peaceful else 1
-    targets = targets_of(broker, subscribers)
+    targets = targets_of(broker, publishers, subscribers)
     if peaceful:
         spared = {subscriber(0), subscriber_node(0), link(subscriber(0), subscriber_node(0))}
         targets = {kind: [one for one in names if one not in spared] for kind, names in targets.items()}
@@ -65,6 +68,7 @@ def plan_of(broker: str, seed: int, seconds: float) -> Plan:
         seed=seed,
         seconds=seconds,
         style=Styles[seed % len(Styles)],
+        publishers=publishers,
         subscribers=subscribers,
         keys=rng.randint(2, 6),
         policy=rng.random() < 0.4,
@@ -76,16 +80,20 @@ def plan_of(broker: str, seed: int, seconds: float) -> Plan:
     )
 
 
-def targets_of(broker: str, subscribers: int) -> dict[str, list[str]]:
+def targets_of(broker: str, publishers: int, subscribers: int) -> dict[str, list[str]]:
     """The names of all that can be killed or cut, as `schedule` takes them."""
-    numbers = range(subscribers)
-    nodes = [PUBLISHER_NODE, *map(subscriber_node, numbers)]
-    others = [PUBLISHER, *map(subscriber, numbers)]
-    links = [link(PUBLISHER, PUBLISHER_NODE), *(link(subscriber(n), subscriber_node(n)) for n in numbers)]
+    nodes = [PUBLISHER_NODE, *map(subscriber_node, range(subscribers))]
+    others = [*map(publisher, range(publishers)), *map(subscriber, range(subscribers))]
+    links = [link(publisher(number), PUBLISHER_NODE) for number in range(publishers)]
+    links += [link(subscriber(number), subscriber_node(number)) for number in range(subscribers)]
     if broker == "redis":
         others.append(BROKER)
         links += [link(node, BROKER) for node in nodes]
     return {"nodes": nodes, "others": others, "links": links}
+
+
+def publisher(number: int) -> str:
+    return f"publisher-{number}"
 
 
 def subscriber(number: int) -> str:

@@ -51,7 +51,8 @@ async def run(plan: Plan, folder: Path) -> Result:
             trouble.append("nobody subscribed")
         await _misbehave(stage, plan)
         began = trio.current_time()
-        await stage.daemons[names.PUBLISHER].wait()
+        for number in range(plan.publishers):
+            await stage.daemons[names.publisher(number)].wait()
         if not await until(lambda: _verdict(stage).settled):
             trouble.append("not settled in time after the last fault")
         recovery = trio.current_time() - began
@@ -75,7 +76,8 @@ def _set(plan: Plan, folder: Path) -> Stage:
 
     api = stage.port()
     stage.node(names.PUBLISHER_NODE, "publisher", api, resources(names.PUBLISHER_NODE))
-    stage.link(names.PUBLISHER, names.PUBLISHER_NODE, api)
+    for number in range(plan.publishers):
+        stage.link(names.publisher(number), names.PUBLISHER_NODE, api)
     for number in range(plan.subscribers):
         set_subscriber(stage, number, plan.style, resources(names.subscriber_node(number)))
     return stage
@@ -104,15 +106,11 @@ async def until_subscribed(stage: Stage, style: str, subscribers: int) -> bool:
 
 async def _misbehave(stage: Stage, plan: Plan) -> None:
     """Publish while the schedule is played, and a bit longer."""
-    publisher = stage.application(
-        names.PUBLISHER,
-        "publisher",
-        address=f"127.0.0.1:{stage.links[link(names.PUBLISHER, names.PUBLISHER_NODE)].port}",
-        pubsub=PUBSUB,
-        topic=TOPIC,
-        keys=plan.keys,
-        until=time.monotonic_ns() + int((plan.seconds + _LONGER) * 1e9),
-    )
-    await publisher.start()
+    end = time.monotonic_ns() + int((plan.seconds + _LONGER) * 1e9)
+    for number in range(plan.publishers):
+        name = names.publisher(number)
+        address = f"127.0.0.1:{stage.links[link(name, names.PUBLISHER_NODE)].port}"
+        common = {"pubsub": PUBSUB, "topic": TOPIC, "keys": plan.keys, "until": end}
+        await stage.application(name, "publisher", address=address, **common).start()
     await until(lambda: stage.count("acknowledged") > 0)
     await stage.play(plan.faults)

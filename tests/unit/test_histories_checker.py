@@ -432,7 +432,15 @@ def test_plans_differ_by_seed_and_reach_every_target():
     assert all(plan_of("sqlite", seed, 6).ordered for seed in range(6))
     assert {one.style for one in plans} == {"callback", "stream", "bulk"}
     assert {one.policy for one in plans} == {True, False}
+    assert {(one.publishers, one.subscribers) for one in plans} == {(1, 1), (1, 2), (2, 1), (2, 2)}
     hit = {fault.target for one in plans for fault in one.faults}
-    assert {"publisher", "publisher-node", "subscriber-1", "subscriber-node-1", "broker"} <= hit
-    assert {"publisher/publisher-node", "subscriber-node-0/broker"} <= hit
+    assert {
+        "publisher-0",
+        "publisher-1",
+        "publisher-node",
+        "subscriber-1",
+        "subscriber-node-1",
+        "broker",
+    } <= hit
+    assert {"publisher-1/publisher-node", "subscriber-node-0/broker"} <= hit
     assert {fault.kind for one in plans for fault in one.faults} == set(Kind)
