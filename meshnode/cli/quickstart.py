@@ -17,7 +17,12 @@ from meshnode.cli._verb import Verb
 
 __all__ = ["command"]
 
-_LAST = {"service-resiliency": "checkout", "state-resiliency": "orders"}
+_LAST = {
+    "service-resiliency": "checkout",
+    "state-resiliency": "orders",
+    "pub-sub": "checkout",
+    "bindings": "batch",
+}
 
 
 @click.command("quickstart", cls=Verb)

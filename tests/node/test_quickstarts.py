@@ -44,14 +44,14 @@ def run(home: Path, app_id: str, folder: Path, *flags: str, **env: str) -> Itera
         yield running
 
 
-def resources(home: Path, kind: str, **values: str) -> Path:
-    """A copy of a state quickstart's resources with some values of its own."""
+def resources(home: Path, kind: str, quickstart: str = "state_resiliency", **values: str) -> Path:
+    """A copy of a quickstart's resources with some values of its own."""
     folder = home / kind
     folder.mkdir()
-    for path in (QUICKSTARTS / "state_resiliency" / kind).iterdir():
+    for path in (QUICKSTARTS / quickstart / kind).iterdir():
         text = path.read_text()
         for old, new in values.items():
-            assert path.name != "statestore.yaml" or old in text
+            assert path.name in ("resiliency.yaml", "cron.yaml") or old in text
             text = text.replace(old, new)
         (folder / path.name).write_text(text)
     return folder
@@ -132,6 +132,71 @@ def test_orders_survive_an_order_processor_that_is_killed(tmp_path: Path) -> Non
             at = checkout.wait_for("Recovered processing operation endpoint[order-processor, ", after=at)
             checkout.wait_for("all 12 orders are present, in order", seconds=60, after=at)
             assert checkout.popen.wait(20) == 0
+
+
+PUB_SUB = QUICKSTARTS / "pub_sub"
+
+
+@contextmanager
+def order_processor(home: Path, folder: Path) -> Iterator[Process]:
+    """The order processor of *pub_sub* beside its node."""
+    flags = ("--app-port", str(free_port()), "--resources-path", str(folder))
+    with run(home, "order-processor", PUB_SUB / "order_processor", *flags) as running:
+        yield running
+
+
+@contextmanager
+def publisher(home: Path, folder: Path, pace: str) -> Iterator[Process]:
+    """The checkout of *pub_sub* beside its node; 12 orders."""
+    flags = ("--resources-path", str(folder))
+    with run(home, "checkout", PUB_SUB / "checkout", *flags, ORDERS="12", PACE=pace) as running:
+        yield running
+
+
+@pytest.mark.redis
+@pytest.mark.slow
+def test_published_orders_survive_a_redis_that_is_killed(tmp_path: Path, redis: RedisServer) -> None:
+    folder = resources(tmp_path, "resources-redis", "pub_sub", **{"localhost:6379": redis.address})
+    with order_processor(tmp_path, folder) as processor, publisher(tmp_path, folder, "0.3") as checkout:
+        processor.wait_for("processed order 3", seconds=60)
+        redis.kill()
+        at = checkout.wait_for("Error processing operation component[orderpubsub] output. Retrying in 5s…")
+        checkout.wait_for(
+            r"Circuit breaker \"orderBreaker-orderpubsub\" changed state from closed to open",
+            seconds=60,
+            after=at,
+        )
+        redis.start()
+        checkout.wait_for("Recovered processing operation component[orderpubsub] output after", after=at)
+        checkout.wait_for("all 12 orders have been processed", seconds=90)
+        assert checkout.popen.wait(20) == 0
+        assert _highest(processor, "processed order ") == 12
+
+
+def test_published_orders_wait_for_an_order_processor_that_was_killed(tmp_path: Path) -> None:
+    folder = resources(
+        tmp_path, "resources", "pub_sub", **{"orderpubsub.db": str(tmp_path / "orderpubsub.db")}
+    )
+    with publisher(tmp_path, folder, "0.3") as checkout:
+        with order_processor(tmp_path, folder) as first:
+            first.wait_for("processed order 3", seconds=60)
+            _kill_with_children(first)
+        checkout.wait_for("order 12 published")
+        assert "all 12" not in checkout.output
+        with order_processor(tmp_path, folder) as second:
+            checkout.wait_for("all 12 orders have been processed", seconds=60)
+            assert checkout.popen.wait(20) == 0
+            assert _highest(second, "processed order ") == 12
+
+
+def test_a_schedule_and_files_as_bindings(tmp_path: Path) -> None:
+    folder = resources(tmp_path, "resources", "bindings", **{"./orders": str(tmp_path / "orders")})
+    flags = ("--app-port", str(free_port()), "--resources-path", str(folder))
+    with run(tmp_path, "batch", QUICKSTARTS / "bindings" / "batch", *flags, BATCHES="2") as batch:
+        batch.wait_for("batch 1 written: 3 orders")
+        batch.wait_for("all 2 batches are written")
+        assert batch.popen.wait(20) == 0
+    assert sorted(path.name for path in (tmp_path / "orders").iterdir()) == ["batch-1.json", "batch-2.json"]
 
 
 def _kill_with_children(running: Process) -> None:
