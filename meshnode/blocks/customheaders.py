@@ -13,10 +13,18 @@ _NOT_SENT = frozenset(
     | {"dapr-api-token", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
 )
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
+_MOST = 4096
+_PAIR_OVERHEAD = 32
+"""Octets of all pairs, counted as HTTP/2 counts them (RFC 9113, 6.5.2). gRPC servers refuse calls with more
+than 8 KiB of metadata by default: an event that brings more than its share must come all the same.
+"""
 
 
 def metadata_headers(metadata: Mapping[str, str]) -> Iterator[tuple[bytes, bytes]]:
-    """Header pairs; names and values that gRPC cannot carry, and reserved ones, are left out."""
+    """Header pairs; names and values that gRPC cannot carry, reserved ones and what is too much are left
+    out.
+    """
+    room = _MOST
     for key, value in metadata.items():
         name = key.lower()
         if (
@@ -28,4 +36,8 @@ def metadata_headers(metadata: Mapping[str, str]) -> Iterator[tuple[bytes, bytes
             or not (value.isascii() and value.isprintable())
         ):
             continue
+        size = len(name) + len(value) + _PAIR_OVERHEAD
+        if size > room:
+            continue
+        room -= size
         yield name.encode(), value.encode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, final
@@ -16,7 +17,7 @@ from attrs import frozen
 
 from meshnode.blocks.pubsub.contenttypes import is_binary, is_plain_json
 from meshnode.blocks.pubsub.envelope import DEFAULT_TYPE
-from meshnode.blocks.pubsub.jsontext import split_members
+from meshnode.blocks.pubsub.jsontext import Member, split_members, whole
 from meshnode.interfaces import Message
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
 from meshnode.wire.google.protobuf import Struct
@@ -67,7 +68,10 @@ def event_of(message: Message, pubsub: str, topic: str, *, raw: bool, new_id: Ca
         return _raw(message, pubsub, topic, new_id())
     if is_binary(content_type):
         return _binary_mode(message, content_type, new_id())
-    members = split_members(message.data.decode("utf-8"))
+    text = message.data.decode("utf-8")
+    members = split_members(text)
+    if "\\u" in text:
+        members = {name: Member(whole(one.value), one.text) for name, one in members.items()}
     attributes = {
         name: member.value for name, member in members.items() if name not in ("data", "data_base64")
     }
@@ -95,7 +99,7 @@ def _data(value: Any, text: str, content_type: str) -> bytes:
         return text.encode()
     if not content_type or is_plain_json(content_type):
         return text.encode()
-    return value.encode("utf-8", "surrogatepass")
+    return value.encode()
 
 
 def _raw(message: Message, pubsub: str, topic: str, fresh_id: str) -> Event:
@@ -189,5 +193,18 @@ def bulk_entry(
 
 def _extensions(event: Event) -> Struct:
     return Struct.from_dict(
-        {name: value for name, value in event.attributes.items() if name not in _OWN_FIELDS}
+        {name: _carried(value) for name, value in event.attributes.items() if name not in _OWN_FIELDS}
     )
+
+
+def _carried(value: Any) -> Any:
+    """The value as protobuf can carry it: an integer beyond all floating-point numbers as its digits."""
+    if isinstance(value, str):  # nearly always
+        return value
+    if isinstance(value, dict):
+        return {name: _carried(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_carried(one) for one in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if abs(value) <= sys.float_info.max else str(value)
+    return value

@@ -15,7 +15,7 @@ from typing import Any, final
 
 from attrs import frozen
 
-__all__ = ["Member", "dump", "is_json_text", "join_members", "split_members"]
+__all__ = ["Member", "dump", "is_json_text", "join_members", "split_members", "whole"]
 
 _space: Callable[[str, int], re.Match[str]] = re.compile(r"[ \t\n\r]*").match  # type: ignore[assignment]
 
@@ -52,6 +52,17 @@ def is_json_text(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def whole(value: Any) -> Any:
+    """The value with U+FFFD for halves of surrogate pairs, which JSON can write and UTF-8 cannot."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {whole(name): whole(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [whole(one) for one in value]
+    return value
 
 
 def join_members(members: Mapping[str, str]) -> str:
