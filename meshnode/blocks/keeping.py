@@ -6,22 +6,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import final
+from typing import TypeVar, final
 
 import trio
 
 from meshnode.app import AppChannel
-from meshnode.errors import MeshError
-from meshnode.resiliency import Policy, unwrap
+from meshnode.errors import CircuitOpen, MeshError
+from meshnode.resiliency import Policy, run, unwrap
+from meshnode.transport import Channel, GRPCError
 
-__all__ = ["first_of", "keep_going", "pause_for_breaker", "unless_stopped", "wait_for_app"]
+__all__ = [
+    "ask_app",
+    "first_of",
+    "healthy_channel",
+    "keep_going",
+    "pause_for_breaker",
+    "unless_stopped",
+    "wait_for_app",
+]
+
+T = TypeVar("T")
 
 _log = logging.getLogger("meshnode.inbound")
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
-_MIN_PAUSE = 0.05
-"""Seconds between looks at a breaker that is half-open and busy with its probe."""
+_FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0
+"""Seconds between looks at a breaker that is half-open and busy with its probe: everybody who waits looks."""
 
 
 @final
@@ -50,20 +61,21 @@ async def keep_going(
     """Run `consume(task_status=…)` until `stop`, again and again after it has failed; `what` is its name in
     the log.
 
-    Started when it has started for the first time. Unless `patient`, a failure before that is raised.
+    Started when it has started for the first time. Unless `patient`, a failure before that is raised. A stop
+    ends what has not started yet; what has ends by itself.
     """
     pause, began = _Pause(), False
     while True:
         error: Exception | None = None
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(consume)
-                pause.succeeded()
-                if not began:
-                    began = True
-                    task_status.started()
-        except Exception as raised:  # the boundary around a component: its failure is not the node's
-            error = unwrap(raised)
+                if await _started(nursery, consume, stop):
+                    pause.succeeded()
+                    if not began:
+                        began = True
+                        task_status.started()
+        except* Exception as raised:  # the boundary around a component: its failure is not the node's,
+            error = unwrap(raised)  # and where it fails because it was cancelled, that goes on
         if not began and not patient and error is not None and not stop.is_set():
             raise error
         if not stop.is_set():
@@ -72,6 +84,24 @@ async def keep_going(
             if not began:
                 task_status.started()
             return
+
+
+async def _started(
+    nursery: trio.Nursery, consume: Callable[..., Awaitable[object]], stop: trio.Event
+) -> bool:
+    """Whether it has; where the stop comes first it is cancelled, since nothing has been taken yet."""
+    started = False
+    async with trio.open_nursery() as starting:
+
+        async def end() -> None:
+            await stop.wait()
+            starting.cancel_scope.cancel()
+
+        starting.start_soon(end)
+        await nursery.start(consume)
+        started = True
+        starting.cancel_scope.cancel()
+    return started
 
 
 async def _wait(what: str, error: Exception | None, seconds: float, stop: trio.Event) -> None:
@@ -88,10 +118,11 @@ async def unless_stopped(seconds: float, stop: trio.Event) -> None:
         await stop.wait()
 
 
-async def pause_for_breaker(policy: Policy, stop: trio.Event) -> None:
-    """Wait until the breaker that refused may let somebody through."""
+async def pause_for_breaker(policy: Policy, stop: trio.Event, refusals: int) -> None:
+    """Wait until the breaker, which refused so often in a row, may let somebody through."""
     seconds = policy.breaker.opens_in(trio.current_time()) if policy.breaker is not None else 0.0
-    await unless_stopped(max(seconds, _MIN_PAUSE), stop)
+    look = min(_FIRST_LOOK * 2 ** min(refusals, 10), _LONGEST_LOOK)
+    await unless_stopped(max(seconds, look), stop)
 
 
 async def wait_for_app(app: AppChannel, stop: trio.Event) -> bool:
@@ -99,6 +130,43 @@ async def wait_for_app(app: AppChannel, stop: trio.Event) -> bool:
     while not app.healthy and not stop.is_set():
         await first_of(app.wait_healthy, stop.wait)
     return not stop.is_set()
+
+
+def healthy_channel(app: AppChannel) -> Channel:
+    """The channel into the application. Raises `CircuitOpen` while it reports unhealthy: the gate is closed,
+    which says nothing about the attempt.
+    """
+    if not app.healthy:
+        raise CircuitOpen("app is not in a healthy state")
+    return app.channel
+
+
+async def ask_app(
+    what: str, app: AppChannel, ask: Callable[[], Awaitable[T]], policy: Policy, stop: trio.Event
+) -> T | None:
+    """What the application answers when it is asked for `what` at its start; None where the stop comes first.
+
+    One that cannot answer is asked again, for as long as it takes: without the answer it would get nothing.
+    """
+    pause, answers = _Pause(), []
+
+    async def asking() -> None:
+        answers.append(await run(policy, ask, stop=stop))
+
+    while await wait_for_app(app, stop):
+        error: Exception | None = None
+        try:
+            await first_of(asking, stop.wait)
+        except* Exception as raised:  # whatever it was, it is the application's
+            error = unwrap(raised)
+        if answers:
+            return answers[0]
+        if error is not None and not stop.is_set():
+            seconds = pause.next()
+            reason = error.message if isinstance(error, GRPCError) else error
+            _log.error("error getting %s from app: %s. Asking again in %gs", what, reason, seconds)
+            await unless_stopped(seconds, stop)
+    return None
 
 
 async def first_of(*waits: Callable[[], Awaitable[object]]) -> None:

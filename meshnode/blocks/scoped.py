@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import trio
+
 from meshnode.blocks.call import Call
 from meshnode.cluster import PeerUnavailable
 from meshnode.resiliency import Policies, Policy, run, run_stream, unwrap
@@ -23,7 +25,13 @@ def _always() -> bool:
     return True
 
 
-async def scoped(policy: Policy, operation: Callable[[], Awaitable[T]], call: Call) -> T:
+async def scoped(
+    policy: Policy,
+    operation: Callable[[], Awaitable[T]],
+    call: Call,
+    *,
+    stop: trio.Event | None = None,
+) -> T:
     """Run `operation` under a component's policy; without one that is a plain call.
 
     Either way a lone error that comes out of a driver's nursery in a group leaves it here.
@@ -36,7 +44,8 @@ async def scoped(policy: Policy, operation: Callable[[], Awaitable[T]], call: Ca
             if error is group:
                 raise
         raise error
-    return await run(policy, operation, deadline=call.ends, view=call.watched(policy, policy.target))
+    view = call.watched(policy, policy.target)
+    return await run(policy, operation, deadline=call.ends, view=view, stop=stop)
 
 
 async def scoped_app_call(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from meshnode.resiliency._goformat import go_duration
 from meshnode.resiliency.breaker import BreakerSnapshot, State
-from meshnode.resiliency.outcome import AttemptTimeout, code_of, unwrap
+from meshnode.resiliency.outcome import AttemptTimeout, Stopped, code_of, unwrap
 from meshnode.resiliency.policy import NO_POLICY, Policies, Policy
 from meshnode.resiliency.rules import Direction, Rule
 from meshnode.resiliency.scope import Commit, Retriable, run, run_stream
@@ -29,6 +29,7 @@ __all__ = [
     "Retriable",
     "Rule",
     "State",
+    "Stopped",
     "code_of",
     "go_duration",
     "run",

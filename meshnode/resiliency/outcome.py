@@ -24,6 +24,7 @@ from meshnode.errors import (
 
 __all__ = [
     "AttemptTimeout",
+    "Stopped",
     "Verdict",
     "code_of",
     "is_permanent",
@@ -41,6 +42,12 @@ class AttemptTimeout(MeshError):
 
     def __init__(self) -> None:
         super().__init__("context deadline exceeded")  # what callers of Dapr read
+
+
+class Stopped(MeshError):
+    """A policy would have gone on, but whoever runs it is to end."""
+
+    status = Status.UNAVAILABLE
 
 
 class Verdict(enum.Enum):

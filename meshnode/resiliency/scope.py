@@ -30,6 +30,7 @@ from meshnode.resiliency._goformat import go_duration
 from meshnode.resiliency.backoff import Backoff
 from meshnode.resiliency.outcome import (
     AttemptTimeout,
+    Stopped,
     Verdict,
     code_of,
     is_permanent,
@@ -61,15 +62,17 @@ async def run(
     deadline: float | None = None,
     retriable: Retriable | None = None,
     view: RequestView | None = None,
+    stop: trio.Event | None = None,
 ) -> T:
     """The result of `operation`, called once or more as `policy` has it.
 
     `deadline` is a time of the trio clock. `retriable` may keep an error from being retried, never make it
-    so. Raises the last attempt's error, taken out of groups of one.
+    so. Raises the last attempt's error, taken out of groups of one; `Stopped` where `stop` ended the waiting
+    for the next attempt.
     """
     if policy.is_noop:
         return await operation()
-    return await _Run(policy, deadline, retriable, view).until_done(operation)
+    return await _Run(policy, deadline, retriable, view, stop).until_done(operation)
 
 
 async def run_stream(
@@ -112,6 +115,7 @@ class _Run:
         "_retriable",
         "_scope",
         "_started",
+        "_stop",
         "_view",
     )
 
@@ -121,11 +125,13 @@ class _Run:
         deadline: float | None,
         retriable: Retriable | None,
         view: RequestView | None,
+        stop: trio.Event | None = None,
     ) -> None:
         self._policy = policy
         self._deadline = deadline
         self._retriable = retriable
         self._view = view
+        self._stop = stop
         self._started = trio.current_time()
         self._backoff: Backoff | None = None
         self._scope: trio.CancelScope | None = None
@@ -156,7 +162,16 @@ class _Run:
                     )
                 return result
             # Outside the handler, so that the error and what its traceback holds are free while we sleep.
-            await trio.sleep(wait)
+            await self._pause(wait)
+
+    async def _pause(self, seconds: float) -> None:
+        if self._stop is None:
+            await trio.sleep(seconds)
+            return
+        with trio.move_on_after(seconds):
+            await self._stop.wait()
+        if self._stop.is_set():
+            raise Stopped(f"{self._policy.name} was to be tried again, but the node is shutting down")
 
     def commit(self) -> None:
         if self._committed:

@@ -20,7 +20,13 @@ from meshnode.app import AppChannel
 from meshnode.blocks.bindings.components import Binding
 from meshnode.blocks.bindings.output import OutputBindings
 from meshnode.blocks.call import Call, LiveCalls
-from meshnode.blocks.keeping import keep_going, pause_for_breaker, wait_for_app
+from meshnode.blocks.keeping import (
+    ask_app,
+    healthy_channel,
+    keep_going,
+    pause_for_breaker,
+    wait_for_app,
+)
 from meshnode.blocks.state import StateBlock
 from meshnode.blocks.unary import call_unary, decoded
 from meshnode.errors import CircuitOpen, MeshError, Status
@@ -69,10 +75,14 @@ class InputBindings:
         """Read from those that the application wants; return when all have ended, which is after `stop`."""
         if not self._bindings or not self._app.configured:
             return
-        named = await self._named() if any(not one.explicit for one in self._bindings) else frozenset()
+        others = [one for one in self._bindings if not one.explicit]
         async with trio.open_nursery() as nursery:
             for one in self._bindings:
-                if one.explicit or one.name in named:
+                if one.explicit:
+                    nursery.start_soon(self._read, one)
+            named = await self._named() if others else frozenset()
+            for one in others if not self._stop.is_set() else ():
+                if one.name in named:
                     nursery.start_soon(self._read, one)
                 else:
                     _log.info("app has not subscribed to binding %s.", one.name)
@@ -85,14 +95,9 @@ class InputBindings:
 
     async def _named(self) -> frozenset[str]:
         """The bindings that the application lists; none where it has no such list."""
-        try:
-            answer = await run(
-                self._policies.built_in("DaprBuiltInInitializationRetries"), self._list_bindings
-            )
-        except (MeshError, GRPCError) as error:
-            _log.error("error getting input bindings from app: %s", error)
-            return frozenset()
-        return frozenset(answer.bindings)
+        policy = self._policies.built_in("DaprBuiltInInitializationRetries")
+        answer = await ask_app("input bindings", self._app, self._list_bindings, policy, self._stop)
+        return frozenset(answer.bindings if answer is not None else ())
 
     async def _list_bindings(self) -> runtime.ListInputBindingsResponse:
         try:
@@ -109,6 +114,12 @@ class InputBindings:
         call = self._live.begin(f"/bindings/{binding.name}", binding.name, None)
         try:
             return await self._deliver(binding, event, call)
+        except Exception as raised:  # the boundary of a delivery: whatever it was, the event is kept
+            error = unwrap(raised)
+            known = isinstance(error, MeshError | GRPCError)
+            text = "error from app consumer for binding [%s]: %s"
+            _log.warning(text, binding.name, error, exc_info=None if known else error)
+            return Outcome.RETRY
         finally:
             self._live.end(call)
 
@@ -116,19 +127,15 @@ class InputBindings:
         policy = binding.inbound
         view = None if policy.is_noop else call.watched(policy, policy.target)
         attempt = partial(self._attempt, binding, event)
+        refusals = 0
         while await wait_for_app(self._app, self._stop):
             try:
-                response = await run(policy, attempt, view=view)
-                await self._act_on(response, call)
+                response = await run(policy, attempt, view=view, stop=self._stop)
             except CircuitOpen:
-                await pause_for_breaker(policy, self._stop)
-            except Exception as raised:  # the boundary of a delivery: whatever it was, the event is kept
-                error = unwrap(raised)
-                known = isinstance(error, MeshError | GRPCError)
-                text = "error from app consumer for binding [%s]: %s"
-                _log.warning(text, binding.name, error, exc_info=None if known else error)
-                return Outcome.RETRY
+                await pause_for_breaker(policy, self._stop, refusals)
+                refusals += 1
             else:
+                await self._act_on(response, call)
                 return Outcome.ACK
         return Outcome.RETRY
 
@@ -141,7 +148,7 @@ class InputBindings:
         incoming = event.metadata.get("traceparent", "").encode("ascii", "replace")
         trace = (b"traceparent", next_traceparent(incoming or None, self._rng))
         headers = [trace, *self._app.own_headers()]
-        channel = self._app.channel
+        channel = healthy_channel(self._app)
         async with self._app.admitted():
             answer = await call_unary(channel, _ON_EVENT, request, deadline, headers)
         if answer.error is not None:

@@ -10,6 +10,7 @@ from typing import final
 from meshnode.app import AppChannel
 from meshnode.blocks.customheaders import metadata_headers
 from meshnode.blocks.ids import fresh_id
+from meshnode.blocks.keeping import healthy_channel
 from meshnode.blocks.pubsub.events import bulk_entry, topic_event
 from meshnode.blocks.pubsub.subscription import Arrival, Status, TopicSubscription
 from meshnode.blocks.unary import Answer, Encodable, P, call_unary, decoded
@@ -28,6 +29,8 @@ _ON_EVENT = b"/dapr.proto.runtime.v1.AppCallback/OnTopicEvent"
 _ON_BULK = b"/dapr.proto.runtime.v1.AppCallback/OnBulkTopicEvent"
 _ON_BULK_ALPHA = b"/dapr.proto.runtime.v1.AppCallbackAlpha/OnBulkTopicEventAlpha1"
 _BULK_TYPE = "com.dapr.event.sent.bulk"
+_MOST_STATE = 512
+"""Characters of a `tracestate` that every hop has to carry (W3C Trace Context, 3.3.1.5)."""
 
 
 @final
@@ -99,7 +102,7 @@ class CallbackReceiver:
     async def _call(
         self, path: bytes, request: Encodable, headers: Sequence[Pair], deadline: Deadline | None
     ) -> Answer:
-        channel = self._app.channel
+        channel = healthy_channel(self._app)
         own = self._app.own_headers()
         async with self._app.admitted():
             return await call_unary(channel, path, request, deadline, [*headers, *own])
@@ -108,7 +111,7 @@ class CallbackReceiver:
         incoming = arrival.event.text("traceparent").encode("ascii", "replace")
         yield b"traceparent", next_traceparent(incoming or None, self._rng)
         state = arrival.event.text("tracestate")
-        if state and state.isascii() and state.isprintable():
+        if state and len(state) <= _MOST_STATE and state.isascii() and state.isprintable():
             yield b"tracestate", state.encode()
 
 

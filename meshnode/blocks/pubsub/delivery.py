@@ -29,7 +29,7 @@ from meshnode.blocks.pubsub.publishing import Publishing
 from meshnode.blocks.pubsub.subscription import Arrival, Kind, Receiver, Status, TopicSubscription
 from meshnode.errors import CircuitOpen, MeshError
 from meshnode.interfaces import Message, Outcome, PublishRequest
-from meshnode.resiliency import run, unwrap
+from meshnode.resiliency import Stopped, run, unwrap
 from meshnode.transport import GRPCError
 
 __all__ = ["Delivery", "NotProcessed"]
@@ -72,10 +72,15 @@ class Delivery:
         return (await self.deliver_together([message]))[0]
 
     async def deliver_together(self, messages: Sequence[Message]) -> list[Outcome]:
-        """The outcomes of messages that arrived together, in their order."""
+        """The outcomes of messages that arrived together, in their order. Raises nothing: one message must
+        not end its subscription.
+        """
         call = self._live.begin(self._method, self._subscription.broker.name, None)
         try:
             return await self._deliver(messages, call)
+        except Exception as raised:  # the boundary of a delivery: whatever it was, the messages are kept
+            self._report(unwrap(raised), len(messages))
+            return [Outcome.RETRY] * len(messages)
         finally:
             self._live.end(call)
 
@@ -123,46 +128,55 @@ class Delivery:
     async def _hand_over(self, group: dict[int, Arrival], call: Call) -> dict[int, Outcome]:
         """Attempts under the inbound policy until all are done with or the policy ends them."""
         left = dict(group)
+        done: dict[int, Status] = {}
         outcomes: dict[int, Outcome] = {}
 
         async def attempt() -> None:
-            await self._attempt(left, outcomes, call)
+            await self._attempt(left, done)
 
         broker = self._subscription.broker
         policy = broker.inbound
         view = None if policy.is_noop else call.watched(policy, policy.target)
+        refusals = 0
         while left and await self._may_go():
             try:
-                await run(policy, attempt, view=view)
+                await run(policy, attempt, view=view, stop=self._stop)
             except CircuitOpen:
-                await pause_for_breaker(policy, self._stop)
-            except Exception as raised:  # the boundary of a delivery: whatever it was, the message is kept
+                await pause_for_breaker(policy, self._stop, refusals)
+                refusals += 1
+            except Stopped:
+                break
+            except Exception as raised:  # it ran out of attempts
                 self._report(unwrap(raised), len(left))
                 for at, arrival in left.items():
                     outcomes[at] = await self._give_up(arrival.message, call)
                 break
+        for at, status in done.items():
+            dropped = status is Status.DROP
+            outcomes[at] = await self._drop(group[at], call) if dropped else Outcome.ACK
         return {at: outcomes.get(at, Outcome.RETRY) for at in group}
 
-    async def _attempt(self, left: dict[int, Arrival], outcomes: dict[int, Outcome], call: Call) -> None:
-        """One call into the application; what is done with leaves `left`. Raises where something stays."""
+    async def _attempt(self, left: dict[int, Arrival], done: dict[int, Status]) -> None:
+        """One call into the application; what it is done with goes from `left` to `done`. Raises where
+        something stays.
+        """
         timeout = self._subscription.broker.inbound.timeout
         at_once = list(left.items())
         statuses = await self._receiver.receive(
             self._subscription, [arrival for _, arrival in at_once], timeout
         )
-        for (at, arrival), status in zip(at_once, statuses, strict=True):
-            if status is Status.SUCCESS:
-                outcomes[at] = Outcome.ACK
-            elif status is Status.DROP:
-                event_id = arrival.event.text("id")
-                _log.warning("DROP status returned from app while processing pub/sub event %s", event_id)
-                outcomes[at] = await self._give_up(arrival.message, call, lost_without=True)
-            else:
-                continue
-            del left[at]
+        for (at, _), status in zip(at_once, statuses, strict=True):
+            if status in (Status.SUCCESS, Status.DROP):
+                done[at] = status
+                del left[at]
         if left:
             ids = ", ".join(arrival.event.text("id") for arrival in left.values())
             raise NotProcessed(f"RETRY status returned from app while processing pub/sub event {ids}")
+
+    async def _drop(self, arrival: Arrival, call: Call) -> Outcome:
+        event_id = arrival.event.text("id")
+        _log.warning("DROP status returned from app while processing pub/sub event %s", event_id)
+        return await self._give_up(arrival.message, call, lost_without=True)
 
     async def _give_up(self, message: Message, call: Call, *, lost_without: bool = False) -> Outcome:
         """To the dead-letter topic. Without one the message stays, unless it was meant to be dropped."""
@@ -173,10 +187,14 @@ class Delivery:
             return Outcome.RETRY
         request = PublishRequest(target, message.data, message.content_type, metadata=message.metadata)
         try:
-            await self._publishing.send(self._subscription.broker, request, call)
-        except MeshError as error:
+            # An application that names its dead-letter topic may not publish further in this way than in any.
+            self._publishing.check_scope(self._subscription.broker, target)
+            await self._publishing.send(self._subscription.broker, request, call, stop=self._stop)
+        except Exception as raised:  # the boundary around a component
+            error = unwrap(raised)
             text = "error sending message to dead letter, origin topic: %s dead letter topic %s err: %s"
-            _log.error(text, message.topic, target, error)
+            known = isinstance(error, MeshError)
+            _log.error(text, message.topic, target, error, exc_info=None if known else error)
             return Outcome.RETRY
         return Outcome.ACK
 

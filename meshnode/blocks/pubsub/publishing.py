@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
+import trio
 from attrs import evolve
 
 from meshnode.blocks.call import Call
@@ -90,16 +91,18 @@ class Publishing:
         ]
         return runtime.BulkPublishResponse(failed_entries=failed)
 
-    async def send(self, broker: Broker, request: PublishRequest, call: Call) -> None:
+    async def send(
+        self, broker: Broker, request: PublishRequest, call: Call, *, stop: trio.Event | None = None
+    ) -> None:
         """Publish what is ready as it is, under the component's outbound policy; the topic is the
-        application's name for it.
+        application's name for it. No attempt is repeated once `stop` is set.
         """
         request = evolve(request, topic=broker.prefix + request.topic) if broker.prefix else request
 
         async def attempt() -> None:
             await broker.driver.publish(request)
 
-        await scoped(broker.outbound, attempt, call)
+        await scoped(broker.outbound, attempt, call, stop=stop)
 
     async def _send_all(self, broker: Broker, requests: Sequence[PublishRequest], call: Call) -> None:
         """A retry repeats only what failed."""
@@ -132,11 +135,15 @@ class Publishing:
         if not topic:
             message = f"topic is empty in pubsub {name}"
             raise pubsub_error(Status.INVALID_ARGUMENT, "TOPIC_NAME_EMPTY", message, name)
+        self.check_scope(broker, topic)
+        return broker
+
+    def check_scope(self, broker: Broker, topic: str) -> None:
+        """Raises that this application may not publish to the topic."""
         if not broker.scopes.may_publish(topic):
             message = f"topic {topic} is not allowed for app id {self._brokers.app_id}"
             details = {"topic": topic, "error": message}
-            raise pubsub_error(Status.PERMISSION_DENIED, "FORBIDDEN", message, name, details)
-        return broker
+            raise pubsub_error(Status.PERMISSION_DENIED, "FORBIDDEN", message, broker.name, details)
 
     def _prepare(
         self,

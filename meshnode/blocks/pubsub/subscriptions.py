@@ -14,6 +14,7 @@ import trio
 
 from meshnode.app import AppChannel
 from meshnode.blocks.call import Call, LiveCalls
+from meshnode.blocks.keeping import ask_app
 from meshnode.blocks.pubsub.brokers import Broker, Brokers, pubsub_error
 from meshnode.blocks.pubsub.callback import CallbackReceiver
 from meshnode.blocks.pubsub.delivery import Delivery
@@ -24,7 +25,7 @@ from meshnode.blocks.pubsub.streaming import EventStream, StreamReceiver, initia
 from meshnode.blocks.pubsub.subscription import Kind, Receiver, TopicSubscription
 from meshnode.config.subscription import BulkSubscribe, Rule, Subscription
 from meshnode.errors import BadRequestDetail, InvalidArgument, MeshError, Status
-from meshnode.resiliency import Policies, run
+from meshnode.resiliency import Policies
 from meshnode.transport import GRPCError
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
 from meshnode.wire.google.protobuf import Empty
@@ -73,9 +74,12 @@ class Subscriptions:
         """Subscribe to what is declared and what the application asks for; return when all have ended,
         which is after `stop`.
         """
-        wanted = _without_doubles([*self._declared(declared), *await self._programmatic()])
+        first = _without_doubles(self._declared(declared))
         async with trio.open_nursery() as nursery:
-            for subscription in wanted:
+            for subscription in first:
+                nursery.start_soon(self._hold, subscription)
+            # What is declared goes before what the application asks for, as in Dapr, and waits for nothing.
+            for subscription in _without_doubles([*first, *await self._programmatic()])[len(first) :]:
                 nursery.start_soon(self._hold, subscription)
 
     async def _hold(self, subscription: TopicSubscription) -> None:
@@ -151,10 +155,8 @@ class Subscriptions:
         if not self._app.configured:
             return []
         policy = self._policies.built_in("DaprBuiltInInitializationRetries")
-        try:
-            answer = await run(policy, self._list_topics)
-        except (MeshError, GRPCError) as error:
-            _log.error("error getting topic list from app: %s", error)
+        answer = await ask_app("topic list", self._app, self._list_topics, policy, self._stop)
+        if answer is None:
             return []
         made = [self._asked_for(one) for one in answer.subscriptions]
         return [one for one in made if one is not None]
@@ -249,7 +251,7 @@ def _max_in_flight(metadata: Mapping[str, str]) -> int | None:
 
 
 def _without_doubles(wanted: Iterable[TopicSubscription]) -> list[TopicSubscription]:
-    """One per topic: what is declared goes before what the application asks for, as in Dapr."""
+    """One per topic."""
     kept: dict[tuple[str, str], TopicSubscription] = {}
     for one in wanted:
         key = (one.broker.name, one.topic)

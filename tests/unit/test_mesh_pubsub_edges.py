@@ -1,0 +1,287 @@
+"""Subscriptions where something goes wrong beside the application's answer: brokers that fail in unexpected
+ways, applications that come late, shutdowns in the middle of things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import trio
+from support.mesh_brokers import SUCCESS, Application, FlakyBroker, flaky_broker
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from meshnode.config.nodeoptions import AppHealthOptions
+from meshnode.errors import ComponentUnavailable
+from meshnode.interfaces import Outcome
+from meshnode.registry import Registry
+from meshnode.testing.mesh import Mesh, MeshNode, open_mesh
+from meshnode.transport import GRPCError, Status
+from meshnode.wire.dapr.proto.runtime import v1 as runtime
+from meshnode.wire.google.protobuf import Empty
+
+RETRY = runtime.TopicEventResponseTopicEventResponseStatus.RETRY
+DROP = runtime.TopicEventResponseTopicEventResponseStatus.DROP
+
+SUBSCRIPTION = """
+---
+apiVersion: dapr.io/v2alpha1
+kind: Subscription
+metadata: {name: orders}
+spec: {pubsubname: pubsub, topic: orders, routes: {default: /orders}%s}
+"""
+RESILIENCY = """
+---
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: resiliency}
+spec:
+  policies:
+    retries:
+      three: {policy: constant, duration: 1s, maxRetries: 3}
+      forever: {policy: constant, duration: 1h, maxRetries: -1}
+    timeouts:
+      short: 2s
+    circuitBreakers:
+      simple: {maxRequests: 1, timeout: 30s, trip: consecutiveFailures >= 2}
+  targets:
+    components:
+      pubsub: {inbound: {%s}}
+"""
+
+
+@pytest.fixture
+def broker() -> FlakyBroker:
+    return FlakyBroker()
+
+
+@pytest.fixture
+async def mesh(broker: FlakyBroker) -> AsyncIterator[Mesh]:
+    async with open_mesh(1, registry=Registry.discover([broker.driver])) as mesh:
+        yield mesh
+
+
+async def publish(node: MeshNode, data: bytes = b"{}", topic: str = "orders", **fields: Any) -> None:
+    fields = {"data_content_type": "application/json", **fields}
+    await node.dapr.publish_event(
+        runtime.PublishEventRequest(pubsub_name="pubsub", topic=topic, data=data, **fields)
+    )
+
+
+def lines(mesh: Mesh, words: str) -> list[str]:
+    return [one.message for one in mesh.history if words in one.message]
+
+
+# --- brokers
+
+
+@pytest.mark.parametrize("more", ["", ", bulkSubscribe: {enabled: true, maxMessagesCount: 2}"])
+async def test_an_unexpected_error_of_the_broker_keeps_the_message_and_the_node(
+    mesh: Mesh, broker: FlakyBroker, autojump_clock: MockClock, more: str
+) -> None:
+    app = Application()
+    app.answer = lambda event: RETRY
+    resources = flaky_broker() + SUBSCRIPTION % (", deadLetterTopic: dead" + more)
+    node = await mesh.start("app", app=app, resources=resources)
+    await wait_all_tasks_blocked()
+    broken = True
+    broker.refusing = lambda one: OSError("socket gone") if broken and one.topic == "dead" else None
+    await publish(node, b"1")
+    await trio.sleep(5)
+    assert broker.outcomes
+    assert set(broker.outcomes) == {Outcome.RETRY}
+    broken = False
+    await trio.sleep(5)
+    assert broker.outcomes[-1] is Outcome.ACK
+    assert [one.topic for one in broker.published] == ["orders", "dead"]
+    assert broker.subscribed == ["orders"]  # it did not have to be subscribed to again
+
+
+async def test_a_broker_that_fails_while_it_is_cancelled_troubles_nobody(
+    mesh: Mesh, broker: FlakyBroker, autojump_clock: MockClock
+) -> None:
+    node = await mesh.start("app", app=Application(), resources=flaky_broker() + SUBSCRIPTION % "")
+    await wait_all_tasks_blocked()
+    broker.farewell = ComponentUnavailable("the broker is gone as well")
+    await node.kill()
+
+
+async def test_a_broker_that_is_away_does_not_hold_up_a_shutdown(
+    mesh: Mesh, broker: FlakyBroker, autojump_clock: MockClock
+) -> None:
+    broker.connecting = True
+    node = await mesh.start("app", app=Application(), resources=flaky_broker() + SUBSCRIPTION % "")
+    await wait_all_tasks_blocked()
+    began = trio.current_time()
+    await node.stop()
+    assert trio.current_time() == began
+
+
+# --- applications
+
+
+async def test_an_application_that_is_healthy_late_is_asked_then(
+    mesh: Mesh, autojump_clock: MockClock
+) -> None:
+    class Late(Application, runtime.AppCallbackHealthCheckBase):
+        healthy = False
+
+        async def health_check(self, message: Empty) -> runtime.HealthCheckResponse:
+            if not self.healthy:
+                raise GRPCError(Status.UNAVAILABLE, "not yet")
+            return runtime.HealthCheckResponse()
+
+        def __mapping__(self) -> dict[str, Any]:
+            health = runtime.AppCallbackHealthCheckBase.__mapping__(self)
+            return {**Application.__mapping__(self), **health}
+
+    app = Late([runtime.TopicSubscription(pubsub_name="pubsub", topic="orders")])
+    probes = AppHealthOptions(interval=1, timeout=1, threshold=1)
+    node = await mesh.start("app", app=app, resources=flaky_broker(), options={"app_health": probes})
+    await trio.sleep(120)
+    app.healthy = True
+    await trio.sleep(60)
+    await publish(node)
+    await trio.sleep(1)
+    assert len(app.events) == 1
+
+
+async def test_a_list_of_topics_that_fails_is_asked_for_again(mesh: Mesh, autojump_clock: MockClock) -> None:
+    app = Application()
+    failures = 20
+
+    def topics() -> Any:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise GRPCError(Status.INTERNAL, "starting up")
+        return [runtime.TopicSubscription(pubsub_name="pubsub", topic="orders")]
+
+    app.topics = topics
+    node = await mesh.start("app", app=app, resources=flaky_broker())
+    await trio.sleep(3600)
+    await publish(node)
+    await trio.sleep(1)
+    assert len(app.events) == 1
+
+
+async def test_a_list_of_topics_that_never_comes_holds_up_nothing(
+    mesh: Mesh, autojump_clock: MockClock
+) -> None:
+    """Neither what is declared nor the shutdown."""
+    app = Application()
+    app.topics = trio.sleep_forever
+    node = await mesh.start("app", app=app, resources=flaky_broker() + SUBSCRIPTION % "")
+    await wait_all_tasks_blocked()
+    await publish(node)
+    await trio.sleep(1)
+    assert len(app.events) == 1
+    began = trio.current_time()
+    await node.stop()
+    assert trio.current_time() == began
+
+
+async def test_an_application_that_turns_unhealthy_between_attempts_loses_nothing(
+    mesh: Mesh, broker: FlakyBroker, autojump_clock: MockClock
+) -> None:
+    app = Application()
+    app.answer = lambda event: RETRY if len(app.events) == 1 else SUCCESS
+    resources = flaky_broker() + SUBSCRIPTION % ", deadLetterTopic: dead" + RESILIENCY % "retry: three"
+    node = await mesh.start("app", app=app, resources=resources)
+    await wait_all_tasks_blocked()
+    await publish(node)
+    await wait_all_tasks_blocked()
+    node.node.app.set_healthy(False)
+    await trio.sleep(60)
+    assert [one.topic for one in broker.published] == ["orders"]
+    node.node.app.set_healthy(True)
+    await trio.sleep(10)
+    assert len(app.events) == 2
+    assert broker.outcomes == [Outcome.ACK]
+
+
+# --- dead letters
+
+
+async def test_a_dead_letter_topic_outside_the_scope_takes_nothing(
+    mesh: Mesh, broker: FlakyBroker, autojump_clock: MockClock
+) -> None:
+    """Else an application could publish wherever it names as its dead-letter topic."""
+    app = Application()
+    app.answer = lambda event: DROP
+    metadata = "{name: protectedTopics, value: secret}"
+    resources = flaky_broker(metadata=metadata) + SUBSCRIPTION % ", deadLetterTopic: secret"
+    node = await mesh.start("app", app=app, resources=resources)
+    await wait_all_tasks_blocked()
+    await publish(node)
+    await trio.sleep(5)
+    assert [one.topic for one in broker.published] == ["orders"]
+    assert set(broker.outcomes) == {Outcome.RETRY}
+    assert lines(mesh, "topic secret is not allowed for app id app")
+
+
+async def test_a_namespaced_dead_letter_stays_in_the_namespace(
+    mesh: Mesh, broker: FlakyBroker, autojump_clock: MockClock
+) -> None:
+    app = Application([runtime.TopicSubscription(pubsub_name="pubsub", topic="dead")])
+    app.answer = lambda event: DROP if event.topic == "orders" else SUCCESS
+    resources = flaky_broker(metadata="{name: note, value: '{namespace}'}")
+    resources += SUBSCRIPTION % ", deadLetterTopic: dead"
+    node = await mesh.start("app", app=app, resources=resources)
+    await wait_all_tasks_blocked()
+    await publish(node)
+    await trio.sleep(5)
+    assert [one.topic for one in broker.published] == ["defaultorders", "defaultdead"]
+    assert [event.topic for event in app.events] == ["orders", "dead"]
+
+
+# --- shutdown
+
+
+@pytest.mark.parametrize("policy", ["retry: forever", "retry: forever, circuitBreaker: simple"])
+async def test_a_message_that_waits_for_its_next_attempt_does_not_hold_up_a_shutdown(
+    mesh: Mesh, broker: FlakyBroker, autojump_clock: MockClock, policy: str
+) -> None:
+    app = Application()
+    app.answer = lambda event: RETRY
+    resources = flaky_broker() + SUBSCRIPTION % ", deadLetterTopic: dead" + RESILIENCY % policy
+    node = await mesh.start("app", app=app, resources=resources)
+    await wait_all_tasks_blocked()
+    await publish(node, b"1")
+    await publish(node, b"2")
+    await wait_all_tasks_blocked()
+    began = trio.current_time()
+    await node.stop()
+    assert trio.current_time() == began
+    assert broker.outcomes == [Outcome.RETRY] * 2
+    assert [one.topic for one in broker.published] == ["orders"] * 2
+
+
+# --- sizes and characters
+
+
+async def test_metadata_that_no_application_takes_as_headers_is_left_out(
+    mesh: Mesh, broker: FlakyBroker, autojump_clock: MockClock
+) -> None:
+    """2,000 entries are more than a gRPC server accepts: the event must come without them."""
+    app = Application()
+    node = await mesh.start("app", app=app, resources=flaky_broker() + SUBSCRIPTION % "")
+    await wait_all_tasks_blocked()
+    await publish(node, metadata={f"name-{number}": "value" * 20 for number in range(2000)})
+    await trio.sleep(5)
+    assert len(app.events) == 1
+
+
+@pytest.mark.parametrize("text", [r"\ud800", r"\udfff and more", "1" + "0" * 400])
+async def test_an_attribute_that_protobuf_cannot_carry_spoils_no_event(
+    mesh: Mesh, autojump_clock: MockClock, text: str
+) -> None:
+    app = Application()
+    node = await mesh.start("app", app=app, resources=flaky_broker() + SUBSCRIPTION % "")
+    await wait_all_tasks_blocked()
+    value = text if text.isdigit() else f'"{text}"'
+    event = f'{{"id":"1","source":"s","type":"t","specversion":"1.0","odd":{value},"data":1}}'
+    await publish(node, event.encode(), data_content_type="application/cloudevents+json")
+    await trio.sleep(5)
+    assert [one.data for one in app.events] == [b"1"]
