@@ -64,7 +64,7 @@ class KafkaBinding:
             await stop.wait()
             return
 
-        async def handle(record: ConsumerRecord) -> Outcome:
+        async def handle(record: ConsumerRecord, _position: int) -> Outcome:
             return await receive(BindingEvent(self._codec.data(record), self._codec.metadata(record)))
 
         group = options.consumer_group or options.consumer_id or self._context.app_id
@@ -72,6 +72,7 @@ class KafkaBinding:
             lambda: self._clients.consumer(group),
             options.topic_names,
             most=options.channel_buffer_size,
+            reach=1,
             from_newest=options.from_newest,
             grace=options.session_timeout.total_seconds(),
             log=log,

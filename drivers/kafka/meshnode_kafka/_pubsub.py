@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count
 from typing import final
 
 import trio
@@ -87,25 +86,26 @@ class KafkaPubSub:
         task_status: trio.TaskStatus[None],
     ) -> None:
         check_schema(request.metadata)
-        positions = count(1)
 
-        async def handle(record: ConsumerRecord) -> Outcome:
+        async def handle(record: ConsumerRecord, position: int) -> Outcome:
             metadata = self._codec.metadata(record)
             data = self._codec.data(record)
-            return await deliver(Message(record.topic, data, "", metadata, next(positions)))
+            return await deliver(Message(record.topic, data, "", metadata, position))
 
         options, log = self._options, self._context.log
         group = options.consumer_group or options.consumer_id or self._context.app_id
+        limit = request.max_in_flight or options.channel_buffer_size
         reader = Reader(
             lambda: self._clients.consumer(group),
             [request.topic],
             most=options.channel_buffer_size,
+            reach=max(limit, options.channel_buffer_size) if request.gathered else 1,
             from_newest=options.from_newest,
             grace=options.session_timeout.total_seconds(),
             log=log,
         )
         subscription = Subscription(reader, handle, options, log=log, kind=PubSubError)
-        await subscription.run(stop, limit=request.max_in_flight, task_status=task_status)
+        await subscription.run(stop, limit=limit, task_status=task_status)
 
     async def ping(self) -> None:
         if not await on_asyncio(self._publisher.ping):

@@ -14,8 +14,9 @@ message is done. Partitions that appear later are read from their beginning.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from itertools import count
 from logging import Logger
 from typing import Any, final
 
@@ -26,7 +27,7 @@ from aiokafka.structs import TopicPartition  # type: ignore[import-untyped]
 
 from meshnode_kafka._closing import close_consumer, end
 from meshnode_kafka._errors import TROUBLE
-from meshnode_kafka._partition import Partition
+from meshnode_kafka._partition import Entry, Partition
 
 __all__ = ["MOST_GRACE_SECONDS", "Reader"]
 
@@ -48,9 +49,9 @@ _NO_PARTITION = TopicPartition("", -1)
 
 @final
 class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
-    """`make` makes a consumer, not started. `most`: messages of a partition that may wait here. `grace`: how
-    long, in seconds, deliveries may go on when a rebalance asks for their partitions; the group waits for us
-    meanwhile.
+    """`make` makes a consumer, not started. `most`: messages of a partition that may wait here. `reach`: how
+    many of its messages may be open, see `Partition`. `grace`: how long, in seconds, deliveries may go on
+    when a rebalance asks for their partitions; the group waits for us meanwhile.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         topics: Sequence[str],
         *,
         most: int,
+        reach: int,
         from_newest: bool,
         grace: float,
         log: Logger,
@@ -66,12 +68,14 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         self._make = make
         self._topics = topics
         self._most = most
+        self._reach = reach
         self._from_newest = from_newest
         self._grace = min(grace, MOST_GRACE_SECONDS)
         self._log = log
         self._consumer: Any = None
         self._partitions: dict[TopicPartition, Partition] = {}
-        self._ready: deque[Partition] = deque()
+        self._ready: OrderedDict[Partition, None] = OrderedDict()
+        self._positions = count(1)
         self._known: dict[str, int] | None = None
         self._assigned = asyncio.Event()
         self._dirty = asyncio.Event()
@@ -89,26 +93,29 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
             self._arrived = trio.Event()
             await self._arrived.wait()
 
-    def take(self) -> Partition | None:
-        """A partition with a message to deliver, to be given to `release`."""
+    def take(self) -> tuple[Partition, Entry] | None:
+        """A message to deliver, to be given to `release`. Partitions take turns."""
         if not self._ready:
             return None
-        partition = self._ready.popleft()
-        partition.idle.clear()
-        return partition
+        partition, _ = self._ready.popitem(last=False)
+        entry = partition.begin(next(self._positions))
+        self._offer(partition)
+        if not partition.waiting:
+            self._fetch_anew()
+        return partition, entry
 
-    def release(self, partition: Partition) -> None:
+    def release(self, partition: Partition, entry: Entry) -> None:
         """Its delivery has ended, whatever the outcome."""
-        partition.idle.set()
+        partition.end(entry)
         if partition.uncommitted() is not None:
             self._dirty.set()
-        if partition.gone.is_set():
-            return
-        if partition.waiting:
-            self._ready.append(partition)
+        if not partition.gone.is_set():
+            self._offer(partition)
+
+    def _offer(self, partition: Partition) -> None:
+        if partition.may_begin:
+            self._ready[partition] = None
             self._arrived.set()
-        else:
-            self._fetch_anew()
 
     # The member's life.
 
@@ -165,8 +172,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         self._stop_commit()
         await _until_idle(partitions, self._grace)
         for partition in partitions:
-            if partition.scope is not None:
-                partition.scope.cancel()
+            partition.cancel()
         await _until_idle(partitions, self._grace)
         await self._commit_last(partitions)
 
@@ -175,7 +181,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._known is None:
             names = self._topics
             self._known = {name: len(self._consumer.partitions_for_topic(name) or ()) for name in names}
-        self._partitions = {name: Partition(name) for name in assigned}
+        self._partitions = {name: Partition(name, self._reach) for name in assigned}
         self._assigned.set()
 
     async def _settle_again(self) -> None:
@@ -232,8 +238,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc]
             if partition is None or not some:
                 continue
             partition.add(some)
-            self._ready.append(partition)
-            self._arrived.set()
+            self._offer(partition)
 
     # Commits.
 

@@ -1,7 +1,7 @@
 """A subscription: the messages of a `Reader` delivered, on trio's side.
 
-One message of a partition at a time, partitions side by side. A failed message keeps its partition until it
-has been delivered, and its place among the deliveries: what follows it waits.
+Partitions side by side, and of each of them as many messages as it lets begin. A failed message keeps its
+place among the deliveries while it pauses.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from meshnode.errors import ComponentError
 from meshnode.interfaces import Deliveries, Outcome, open_deliveries
 from meshnode_kafka._errors import TROUBLE, on_asyncio, translated
 from meshnode_kafka._options import Options
-from meshnode_kafka._partition import Partition
+from meshnode_kafka._partition import Entry, Partition
 from meshnode_kafka._reader import Reader
 
 __all__ = ["Handle", "Subscription"]
 
-Handle = Callable[[ConsumerRecord], Awaitable[Outcome]]
+Handle = Callable[[ConsumerRecord, int], Awaitable[Outcome]]
+"""Takes a record, and its position among all that the subscription began."""
 
 
 @final
@@ -71,30 +72,32 @@ class Subscription:
             task_status.started()
             while await deliveries.room():
                 await deliveries.unless_stopped(self._reader.arrival)
-                partition = None if stop.is_set() else self._reader.take()
-                if partition is not None:
-                    deliveries.start(partial(self._deliver_one, deliveries, partition))
+                taken = None if stop.is_set() else self._reader.take()
+                if taken is not None:
+                    deliveries.start(partial(self._deliver_one, deliveries, *taken))
 
-    async def _deliver_one(self, deliveries: Deliveries, partition: Partition) -> None:
+    async def _deliver_one(self, deliveries: Deliveries, partition: Partition, entry: Entry) -> None:
         outcome: Outcome | None = None
+        scope = trio.CancelScope()
+        partition.scopes.add(scope)
         try:
-            with trio.CancelScope() as partition.scope:
-                outcome = await self._handle(partition.waiting[0])
+            with scope:
+                outcome = await self._handle(entry.record, entry.position)
             if outcome is Outcome.ACK:
-                partition.finish()
+                partition.finish(entry)
             elif outcome is Outcome.RETRY:
-                await self._failed(deliveries, partition)
+                await self._failed(deliveries, partition, entry)
         finally:
-            partition.scope = None
-            self._reader.release(partition)
+            partition.scopes.discard(scope)
+            self._reader.release(partition, entry)
 
-    async def _failed(self, deliveries: Deliveries, partition: Partition) -> None:
-        partition.attempts += 1
-        if self._options.gives_up(partition.attempts):
-            record = partition.waiting[0]
+    async def _failed(self, deliveries: Deliveries, partition: Partition, entry: Entry) -> None:
+        entry.attempts += 1
+        if self._options.gives_up(entry.attempts):
+            record = entry.record
             place = f"{record.topic}/{record.partition}/{record.offset}"
             self._log.warning("kafka: message %s is given up: it was not processed", place)
-            partition.finish()
+            partition.finish(entry)
             return
-        with trio.move_on_after(self._options.pause(partition.attempts)):
+        with trio.move_on_after(self._options.pause(entry.attempts)):
             await deliveries.unless_stopped(partition.gone.wait)
