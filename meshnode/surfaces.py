@@ -184,11 +184,12 @@ def _blocks(
     )
     publishing = Publishing(brokers, around.wall, around.rng)
     outboxes = outbox_settings(parts.opened, options.app_id, options.namespace)
-    relays = [OutboxRelay(one, stores[one.store], brokers, publishing, live, leaving) for one in outboxes]
-    writers = {
-        one.store: OutboxWriter(one, brokers, publishing, around.rng, relay.listens)
-        for one, relay in zip(outboxes, relays, strict=True)
-    }
+    relays: dict[str, OutboxRelay] = {}
+    writers: dict[str, OutboxWriter] = {}
+    for one in outboxes:
+        relay = OutboxRelay(one, stores[one.store], brokers, publishing, live, leaving, relays)
+        relays[one.store] = relay
+        writers[one.store] = OutboxWriter(one, brokers, publishing, around.rng, relay.listens)
     state = StateBlock(options.app_id, stores, writers)
     subscriptions = Subscriptions(
         brokers,
@@ -212,7 +213,7 @@ def _blocks(
         rng=around.rng,
         stop=leaving,
     )
-    inbound = Inbound(subscriptions, reading, relays, plan.subscriptions, parts.app, leaving)
+    inbound = Inbound(subscriptions, reading, tuple(relays.values()), plan.subscriptions, parts.app, leaving)
     return _Blocks(invocation, proxy, state, publishing, subscriptions, output, inbound)
 
 

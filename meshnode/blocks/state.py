@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol, TypeVar, final
 
+import trio
 from attrs import frozen
 
 from meshnode.blocks.call import Call
@@ -57,6 +58,8 @@ _CONSISTENCY = {int(member.value): member for member in Consistency}
 _WHOLE = re.compile(r"-?[0-9]{1,10}")
 _EMPTY = Empty()
 _JSON = "application/json"
+_SETTLING = 1.0
+"""Seconds that a cancelled transaction with events may take to make sure of its end."""
 
 
 @frozen
@@ -96,7 +99,9 @@ class Outbox(Protocol):
         ...
 
     async def committed(self, store: StateStore, announced: Announced) -> bool:
-        """After a transaction that failed: whether an attempt of it went through all the same."""
+        """After a transaction that failed: whether an attempt of it went through all the same. If not, none
+        will any more.
+        """
         ...
 
 
@@ -226,17 +231,18 @@ class StateBlock:
         try:
             await scoped(store.policy, partial(store.driver.transact, operations, request.metadata), call)
         except MeshError as error:
-            if (
-                outbox is not None
-                and announced is not None
-                and await outbox.committed(store.driver, announced)
-            ):
+            if announced is not None and await _went_through(outbox, store, announced, call):
                 return _EMPTY
             # Inside a transaction the reference answers INTERNAL for etags too.
             code = error.code if isinstance(error, CircuitOpen) else Status.INTERNAL
             raise _failed(
                 error, "ERR_STATE_TRANSACTION", f"error while executing state transaction: {error}", code
             ) from error
+        except trio.Cancelled:
+            if announced is not None:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + _SETTLING):
+                    await _went_through(outbox, store, announced, call)
+            raise
         return _EMPTY
 
     def store(self, name: str) -> Store:
@@ -300,6 +306,14 @@ class StateBlock:
                     ResourceInfoDetail("state", store.name),
                     status=Status.UNIMPLEMENTED,
                 )
+
+
+async def _went_through(outbox: Outbox | None, store: Store, announced: Announced, call: Call) -> bool:
+    assert outbox is not None, "it has announced the transaction"
+    try:
+        return await scoped(store.policy, partial(outbox.committed, store.driver, announced), call)
+    except MeshError:
+        return False  # the relay will find out
 
 
 def _etag(etag: common.Etag | None) -> str | None:

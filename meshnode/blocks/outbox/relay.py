@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TypeVar, final
@@ -13,7 +14,7 @@ from meshnode.blocks.call import Call, LiveCalls
 from meshnode.blocks.keeping import keep_going, unless_stopped
 from meshnode.blocks.outbox.marks import Mark, bury, finish, look
 from meshnode.blocks.outbox.settings import OutboxSettings
-from meshnode.blocks.outbox.writer import OVERRIDES
+from meshnode.blocks.outbox.writer import OVERRIDES, STORE
 from meshnode.blocks.pubsub.brokers import Broker, Brokers
 from meshnode.blocks.pubsub.envelope import Origin, wrap
 from meshnode.blocks.pubsub.events import Event, event_of
@@ -22,6 +23,7 @@ from meshnode.blocks.scoped import scoped
 from meshnode.blocks.state import Store
 from meshnode.errors import MeshError
 from meshnode.interfaces import Message, Outcome, PublishRequest, SubscribeRequest
+from meshnode.resiliency import unwrap
 
 __all__ = ["OutboxRelay"]
 
@@ -31,12 +33,19 @@ _log = logging.getLogger("meshnode.outbox")
 
 _PATIENCE = 10.0
 """Seconds a marker may take to appear before its message is discarded or given back, as in Dapr."""
+_MAX_IN_FLIGHT = 100
+"""Messages that wait for their transactions side by side: the places of those that never end are not to be
+missed.
+"""
+_MOST_WAITED_FOR = 10_000
 _FIRST_LOOK, _LONGEST_PAUSE = 0.05, 3.0
 
 
 @final
 class OutboxRelay:
-    """The relay of one store's outbox. `stop` is set when no further message is to be taken."""
+    """The relay of one store's outbox; `others` are those of the node's stores by name, this one among them.
+    `stop` is set when no further message is to be taken.
+    """
 
     def __init__(
         self,
@@ -46,6 +55,7 @@ class OutboxRelay:
         publishing: Publishing,
         live: LiveCalls,
         stop: trio.Event,
+        others: Mapping[str, OutboxRelay],
     ) -> None:
         self._settings = settings
         self._store = store
@@ -53,6 +63,8 @@ class OutboxRelay:
         self._publishing = publishing
         self._live = live
         self._stop = stop
+        self._others = others
+        self._waited_for: OrderedDict[str, None] = OrderedDict()
         self._tried = trio.Event()
         self._subscribed = False
 
@@ -72,7 +84,8 @@ class OutboxRelay:
 
     async def _consume(self, *, task_status: trio.TaskStatus[None]) -> None:
         broker = self._brokers.find(self._settings.internal_pubsub)
-        request = SubscribeRequest(broker.prefix + self._settings.internal_topic)
+        topic = broker.prefix + self._settings.internal_topic
+        request = SubscribeRequest(topic, max_in_flight=_MAX_IN_FLIGHT)
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(broker.driver.subscribe, request, self._deliver, self._stop)
@@ -86,8 +99,11 @@ class OutboxRelay:
         call = self._live.begin(f"/outbox/{self._settings.store}", self._settings.internal_pubsub, None)
         try:
             return await self._relay(message, call)
-        except MeshError as error:
-            _log.error("outbox of state store %s: %s", self._settings.store, error)
+        except Exception as raised:  # the boundary of a delivery: whatever it was, the message is kept
+            error = unwrap(raised)
+            known = isinstance(error, MeshError)
+            text = "outbox of state store %s: %s"
+            _log.error(text, self._settings.store, error, exc_info=None if known else error)
             return Outcome.RETRY
         finally:
             self._live.end(call)
@@ -102,13 +118,26 @@ class OutboxRelay:
             text = "outbox of state store %s: a message that is no event stays in topic %s: %s"
             _log.error(text, settings.store, settings.internal_topic, error)
             return Outcome.RETRY
-        key = event.text("id")
+        # Stores that share an internal topic share its messages, too. A daprd's do not name their store.
+        name = event.text(STORE) or settings.store
+        relay = self._others.get(name)
+        if relay is None:
+            text = "outbox of state store %s: there is no state store %s with an outbox any more"
+            _log.error(text, settings.store, name)
+            return Outcome.RETRY
+        return await relay._conclude(event, call)
+
+    async def _conclude(self, event: Event, call: Call) -> Outcome:
+        """What becomes of an internal message of this store."""
+        settings, key = self._settings, event.text("id")
         mark = await self._settled(key, call)
         if mark is Mark.COMMITTED:
             await self._publish(event, call)
             await self._ask(partial(finish, self._store.driver, key, remember=not settings.discard), call)
             return Outcome.ACK
         if mark is Mark.MISSING:
+            if self._stop.is_set():
+                return Outcome.RETRY
             text = "failed to publish outbox topic to pubsub %s: outbox state not found, %s"
             _log.error(text, settings.pubsub, "rejecting for later processing")
             return Outcome.RETRY
@@ -121,13 +150,17 @@ class OutboxRelay:
             mark = await self._ask(partial(look, self._store.driver, key), call)
             if mark is not Mark.MISSING or self._stop.is_set():
                 return mark
-            if trio.current_time() - began >= _PATIENCE:
+            if key in self._waited_for or trio.current_time() - began >= _PATIENCE:
                 return await self._missing(key, call)
             await unless_stopped(pause, self._stop)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _missing(self, key: str, call: Call) -> Mark:
         if not self._settings.discard:
+            # When it comes again it is looked at once: the patience of many must not leave others waiting.
+            self._waited_for[key] = None
+            if len(self._waited_for) > _MOST_WAITED_FOR:
+                self._waited_for.popitem(last=False)
             return Mark.MISSING
         if await self._ask(partial(bury, self._store.driver, key), call):
             text = "failed to publish outbox topic to pubsub %s: outbox state not found, %s"
@@ -136,7 +169,7 @@ class OutboxRelay:
         return await self._ask(partial(look, self._store.driver, key), call)
 
     async def _ask(self, operation: Callable[[], Awaitable[T]], call: Call) -> T:
-        return await scoped(self._store.policy, operation, call)
+        return await scoped(self._store.policy, operation, call, stop=self._stop)
 
     async def _publish(self, event: Event, call: Call) -> None:
         """The event as its subscribers get it; its id is the marker's, so that repetitions show."""
@@ -152,7 +185,7 @@ class OutboxRelay:
             time=event.text("time"),
         )
         data = wrap(event.data, event.text("datacontenttype"), _overrides(event), origin)
-        await self._publishing.send(broker, PublishRequest(settings.topic, data), call)
+        await self._publishing.send(broker, PublishRequest(settings.topic, data), call, stop=self._stop)
 
 
 def _overrides(event: Event) -> Mapping[str, str]:

@@ -10,22 +10,25 @@ from attrs import evolve
 
 from meshnode.blocks.call import Call
 from meshnode.blocks.ids import fresh_id
-from meshnode.blocks.outbox.marks import Mark, look, marker_write
+from meshnode.blocks.outbox.marks import Mark, bury, look, marker_write
 from meshnode.blocks.outbox.settings import OutboxSettings
 from meshnode.blocks.pubsub.brokers import Brokers, pubsub_error
 from meshnode.blocks.pubsub.envelope import wrap
 from meshnode.blocks.pubsub.publishing import Publishing
 from meshnode.blocks.state import Announced
-from meshnode.errors import ComponentError, ComponentUnavailable, InvalidArgument, MeshError, Status
+from meshnode.errors import ComponentUnavailable, InvalidArgument, MeshError, Status
 from meshnode.interfaces import PublishRequest, StateOperation, StateStore
 from meshnode.transport import HeaderBlock
 from meshnode.wire.dapr.proto.common import v1 as common
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
 
-__all__ = ["OVERRIDES", "OutboxWriter"]
+__all__ = ["OVERRIDES", "STORE", "OutboxWriter"]
 
 OVERRIDES = "outboxmetadata"
 """Extension of an internal message: the publisher's `cloudevent.*` metadata for the event."""
+
+STORE = "outboxstore"
+"""Extension of an internal message: the store that has the marker. Several may share a topic."""
 
 _PROJECTION = "outbox.projection"
 _TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
@@ -75,15 +78,17 @@ class OutboxWriter:
         return Announced([*kept, *map(marker_write, markers)], markers)
 
     async def committed(self, store: StateStore, announced: Announced) -> bool:
-        """A retry finds the markers of the attempt before it in its way when that one had committed and its
-        answer was lost.
+        """Whether the transaction went through although it seems to have failed: its answer may have been
+        lost, or a retry found the markers of the attempt before it in its way.
+
+        If it did not, it never will: tombstones take the markers' places. So the relay need not wait for it.
         """
-        if not announced.markers:
-            return False
-        try:
-            return await look(store, announced.markers[0]) in (Mark.COMMITTED, Mark.PUBLISHED)
-        except ComponentError:
-            return False
+        buried = False
+        for marker in announced.markers:
+            if not await bury(store, marker) and not buried:
+                return await look(store, marker) is not Mark.BURIED
+            buried = True
+        return False
 
     async def _publish(
         self, marker: str, item: common.StateItem, headers: HeaderBlock | None, call: Call
@@ -100,8 +105,12 @@ class OutboxWriter:
             if not await self._listens():
                 topic = f"topic {settings.internal_topic} of pubsub {settings.internal_pubsub}"
                 raise ComponentUnavailable(f"the outbox could not subscribe to {topic} yet")
-            extensions = {OVERRIDES: overrides} if overrides else {}
-            event = wrap(item.value, content_type_of(item), {}, origin, extensions=extensions)
+            extensions: dict[str, object] = {STORE: settings.store}
+            if overrides:
+                extensions[OVERRIDES] = overrides
+            # An event that has an id of its own goes into the one that has the marker's.
+            kind = content_type_of(item)
+            event = wrap(item.value, kind, {}, origin, extensions=extensions, enclosed=True)
             await self._publishing.send(broker, PublishRequest(settings.internal_topic, event), call)
         except (MeshError, ValueError) as error:
             message = f"error while publishing outbox message: {error}"

@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import frozen
 
-from meshnode.blocks.pubsub.contenttypes import is_binary, is_cloud_event, is_json
+from meshnode.blocks.pubsub.contenttypes import is_binary, is_cloud_event, is_json, is_plain_json
 from meshnode.blocks.pubsub.jsontext import dump, is_json_text, join_members, split_members
 
 __all__ = ["DEFAULT_TYPE", "Origin", "expiration_text", "time_text", "wrap"]
@@ -56,15 +56,14 @@ def wrap(
     *,
     expiration: str = "",
     extensions: Mapping[str, Any] | None = None,
+    enclosed: bool = False,
 ) -> bytes:
-    """The event as it goes to the broker; `extensions` are further attributes, JSON values. Raises
-    `ValueError` where `data` claims to be a CloudEvent and is none.
+    """The event as it goes to the broker; `extensions` are further attributes, JSON values. `enclosed` puts
+    a CloudEvent into another one. Raises `ValueError` where `data` claims to be a CloudEvent and is none.
     """
-    attributes = (
-        _passed_through(data, origin)
-        if is_cloud_event(content_type)
-        else _wrapped(data, content_type, metadata, origin)
-    )
+    attributes = _passed_through(data, origin) if is_cloud_event(content_type) else None
+    if attributes is None or enclosed:
+        attributes = _wrapped(data, content_type, metadata, origin)
     if expiration:
         attributes["expiration"] = dump(expiration)
     for name, value in (extensions or {}).items():
@@ -132,6 +131,10 @@ def _data_member(data: bytes, content_type: str) -> tuple[str, str]:
             text = None
         if text is not None:
             as_json = is_json(content_type) and is_json_text(text)
+            if as_json and not is_plain_json(content_type) and text.lstrip()[:1] == '"':
+                as_json = (
+                    False  # a `+json` document in a string, as daprd writes them all: it is read as such
+                )
             return "data", text if as_json else dump(text)
     return "data_base64", dump(base64.b64encode(data).decode())
 
