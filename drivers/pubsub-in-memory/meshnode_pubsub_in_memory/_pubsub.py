@@ -21,7 +21,7 @@ from meshnode.interfaces import (
     open_deliveries,
     option,
 )
-from meshnode_pubsub_in_memory._broker import Entry, Group, Topics
+from meshnode_pubsub_in_memory._broker import Consumer, Entry, Group, Topics
 
 __all__ = ["MemoryPubSub", "Options"]
 
@@ -87,11 +87,12 @@ class MemoryPubSub:
     ) -> None:
         name = self._options.consumer_id or self._context.app_id
         group = self._topics.group(request.topic, name, self._context.wall)
+        consumer = Consumer(request.gathered)
         limit = request.max_in_flight or self._options.concurrency
         async with open_deliveries(limit=limit, stop=stop) as deliveries:
             task_status.started()
             while room := await deliveries.room():
-                for entry in await deliveries.unless_stopped(partial(group.take, room)) or ():
+                for entry in await deliveries.unless_stopped(partial(group.take, consumer, room)) or ():
                     deliveries.start(partial(self._handle, group, entry, deliver, stop))
 
     async def _handle(self, group: Group, entry: Entry, deliver: Deliver, stop: trio.Event) -> None:
