@@ -28,12 +28,13 @@ DeliverTogether = Callable[[Sequence[Message]], Awaitable[Sequence[Outcome]]]
 class _Waiting:
     """One message whose delivery waits for its outcome; None in the end where there is none."""
 
-    __slots__ = ("done", "message", "outcome")
+    __slots__ = ("done", "message", "outcome", "since")
 
     def __init__(self, message: Message) -> None:
         self.message = message
         self.outcome = Outcome.RETRY
         self.done = trio.Event()
+        self.since = trio.current_time()
 
 
 @final
@@ -68,7 +69,8 @@ class Batches:
         while True:
             await self._until(1)
             if not self._stop.is_set():
-                with trio.move_on_after(self._patience):
+                first = min(one.since for one in self._waiting)
+                with trio.move_on_at(first + self._patience):
                     await first_of(partial(self._until, self._most), self._stop.wait)
             batch = self._take()
             if not batch:

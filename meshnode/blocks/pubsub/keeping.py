@@ -26,15 +26,17 @@ async def keep_subscribed(
     """Hold one subscription until `stop` is set and what was under way has ended."""
     what = f"subscription to topic {subscription.topic} of pubsub {subscription.broker.name}"
     if subscription.bulk is None:
-        consume = partial(_subscribe, subscription, delivery.deliver, stop)
+        consume = partial(_subscribe, subscription, delivery.deliver, stop, subscription.max_in_flight)
         await keep_going(what, consume, stop, task_status=task_status, patient=patient)
         return
-    most = subscription.bulk.max_messages or DEFAULT_COUNT
+    size = subscription.bulk.max_messages or DEFAULT_COUNT
+    limit = subscription.max_in_flight or 2 * size
+    most = min(size, limit)  # a batch is full when it has all that may be under way
     patience = (subscription.bulk.max_await_ms or DEFAULT_AWAIT_MS) / 1000
     batches = Batches(delivery.deliver_together, most=most, patience=patience, stop=stop)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(batches.run)
-        consume = partial(_subscribe, subscription, batches.deliver, stop, 2 * most)
+        consume = partial(_subscribe, subscription, batches.deliver, stop, limit)
         await keep_going(what, consume, stop, task_status=task_status, patient=patient)
         nursery.cancel_scope.cancel()
 
@@ -43,7 +45,7 @@ async def _subscribe(
     subscription: TopicSubscription,
     deliver: Deliver,
     stop: trio.Event,
-    default_limit: int | None = None,
+    limit: int | None,
     *,
     task_status: trio.TaskStatus[None],
 ) -> None:
@@ -51,7 +53,7 @@ async def _subscribe(
     request = SubscribeRequest(
         broker.prefix + subscription.topic,
         subscription.metadata,
-        subscription.max_in_flight or default_limit,
+        limit,
         gathered=subscription.bulk is not None,
     )
     await broker.driver.subscribe(request, deliver, stop, task_status=task_status)
