@@ -1,5 +1,5 @@
-"""What a node does where nobody told it otherwise: the embedded state store and broker, name resolution on one
-machine; and what it refuses.
+"""What a node does where nobody told it otherwise: the embedded state store and broker, name resolution on
+one machine; and what it refuses.
 """
 
 from __future__ import annotations
