@@ -14,7 +14,7 @@ import trio
 
 from meshnode.app import AppChannel
 from meshnode.blocks.call import Call, LiveCalls
-from meshnode.blocks.keeping import ask_app
+from meshnode.blocks.keeping import ask_app, first_of
 from meshnode.blocks.pubsub.brokers import Broker, Brokers, pubsub_error
 from meshnode.blocks.pubsub.callback import CallbackReceiver
 from meshnode.blocks.pubsub.delivery import Delivery
@@ -92,7 +92,7 @@ class Subscriptions:
 
     async def stream(self, stream: EventStream, call: Call) -> None:
         """One streaming subscription, from its initial request to its end."""
-        initial = await initial_request(stream)
+        initial = await self._initial(stream)
         broker = self._brokers.find(initial.pubsub_name)
         self._check_scope(broker, initial.topic)
         subscription = TopicSubscription(
@@ -117,9 +117,24 @@ class Subscriptions:
                     nursery.cancel_scope.cancel()
 
                 await nursery.start(hold)
-                await receiver.confirm()
-                await receiver.listen()
-                nursery.cancel_scope.cancel()
+                if not self._stop.is_set():
+                    await receiver.confirm()
+                    await receiver.listen()
+                    nursery.cancel_scope.cancel()
+        self._check_stop()
+
+    async def _initial(self, stream: EventStream) -> runtime.SubscribeTopicEventsRequestInitialAlpha1:
+        """What the stream asks for, as soon as it does."""
+        found: list[runtime.SubscribeTopicEventsRequestInitialAlpha1] = []
+
+        async def receive() -> None:
+            found.append(await initial_request(stream))
+
+        await first_of(receive, self._stop.wait)
+        self._check_stop()
+        return found[0]
+
+    def _check_stop(self) -> None:
         if self._stop.is_set():
             raise MeshError("the node is shutting down", status=Status.UNAVAILABLE)
 
