@@ -53,9 +53,7 @@ class _Spec:
     topic: str = yaml_field("topic", "Topic to subscribe to.")
     metadata: Mapping[str, str] = yaml_field("metadata", "Settings of the subscription.", default={})
     dead_letter_topic: str = yaml_field("deadLetterTopic", "Where undeliverable messages go.", default="")
-    bulk: _Bulk | None = yaml_field(
-        "bulkSubscribe", "Several messages in one delivery.", default=None
-    )
+    bulk: _Bulk | None = yaml_field("bulkSubscribe", "Several messages in one delivery.", default=None)
 
 
 @frozen(eq=False, repr=False)
