@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+import psycopg
 import pytest
+from support.postgres_servers import find_postgres, postgres_server
 from support.processes import ROOT, Process, process, surroundings_of
 from support.redis_servers import RedisServer, find_redis_server, free_port, redis_server
 
@@ -197,6 +199,24 @@ def test_a_schedule_and_files_as_bindings(tmp_path: Path) -> None:
         batch.wait_for("all 2 batches are written")
         assert batch.popen.wait(20) == 0
     assert sorted(path.name for path in (tmp_path / "orders").iterdir()) == ["batch-1.json", "batch-2.json"]
+
+
+def test_a_schedule_and_a_database_as_bindings(tmp_path: Path) -> None:
+    if find_postgres() is None:
+        pytest.skip("postgres is not installed")
+    with postgres_server() as server, psycopg.connect(server.url, autocommit=True) as database:
+        database.execute("CREATE TABLE orders (batch integer, number integer, total numeric)")
+        example = "host=localhost port=5432 user=postgres password=docker dbname=orders"
+        folder = resources(tmp_path, "resources-postgresql", "bindings", **{example: server.url})
+        flags = ("--app-port", str(free_port()), "--resources-path", str(folder))
+        env = {"BATCHES": "2", "OUTPUT": "postgresql"}
+        with run(tmp_path, "batch", QUICKSTARTS / "bindings" / "batch", *flags, **env) as batch:
+            batch.wait_for("all 2 batches are written")
+            assert batch.popen.wait(20) == 0
+        rows = database.execute(
+            "SELECT batch, count(*), sum(total) FROM orders GROUP BY batch ORDER BY batch"
+        )
+        assert rows.fetchall() == [(1, 3, 63), (2, 3, 63)]
 
 
 def _kill_with_children(running: Process) -> None:
