@@ -10,6 +10,7 @@ import trio
 from attrs import frozen
 from meshnode_pubsub_in_memory import Broker, Options
 
+from meshnode.errors import BulkPublishError
 from meshnode.interfaces import Deliver, Driver, DriverContext, Message, Outcome, PublishRequest, option
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
 from meshnode.wire.google.protobuf import Empty
@@ -30,6 +31,8 @@ class FlakyBroker:
 
     def __init__(self) -> None:
         self.refusing: Callable[[PublishRequest], Exception | None] = lambda request: None
+        self.refusing_of_several: Callable[[list[bytes]], dict[int, Exception]] = lambda data: {}
+        """By position, what is refused of a bulk publication."""
         self.connecting = False
         """Whether subscribing waits for a broker that is away, for ever."""
         self.farewell: Exception | None = None
@@ -64,8 +67,12 @@ class _PubSub:
         self._switches.published.append(request)
 
     async def bulk_publish(self, requests: Sequence[PublishRequest]) -> None:
-        await self._inner.bulk_publish(requests)
-        self._switches.published.extend(requests)
+        failures = self._switches.refusing_of_several([one.data for one in requests])
+        taken = [one for at, one in enumerate(requests) if at not in failures]
+        await self._inner.bulk_publish(taken)
+        self._switches.published.extend(taken)
+        if failures:
+            raise BulkPublishError(failures)
 
     async def subscribe(self, request: Any, deliver: Deliver, stop: trio.Event, *, task_status: Any) -> None:
         if self._switches.connecting:

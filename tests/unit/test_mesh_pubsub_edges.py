@@ -13,7 +13,7 @@ from support.mesh_brokers import SUCCESS, Application, FlakyBroker, flaky_broker
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from meshnode.config.nodeoptions import AppHealthOptions
-from meshnode.errors import ComponentUnavailable
+from meshnode.errors import ComponentUnavailable, PubSubError
 from meshnode.interfaces import Outcome
 from meshnode.registry import Registry
 from meshnode.testing.mesh import Mesh, MeshNode, open_mesh
@@ -285,3 +285,151 @@ async def test_an_attribute_that_protobuf_cannot_carry_spoils_no_event(
     await publish(node, event.encode(), data_content_type="application/cloudevents+json")
     await trio.sleep(5)
     assert [one.data for one in app.events] == [b"1"]
+
+
+# --- what holds for every call into the application
+
+
+async def test_every_callback_carries_the_applications_token(mesh: Mesh, autojump_clock: MockClock) -> None:
+    tokens: dict[str, Any] = {}
+
+    class Watched(Application):
+        def __mapping__(self) -> dict[str, Any]:
+            return {path: watched(path, one) for path, one in super().__mapping__().items()}
+
+    def watched(path: str, handler: Any) -> Any:
+        async def note(stream: Any) -> None:
+            tokens[path.rpartition("/")[2]] = stream.metadata.get("dapr-api-token")
+            await handler.func(stream)
+
+        return type(handler)(note, handler.cardinality, handler.request_type, handler.reply_type)
+
+    app = Watched([runtime.TopicSubscription(pubsub_name="pubsub", topic="orders")])
+    options = {"app_api_token": "secret"}
+    node = await mesh.start("app", app=app, resources=flaky_broker(), options=options)
+    await wait_all_tasks_blocked()
+    await publish(node)
+    await wait_all_tasks_blocked()
+    assert tokens == {"ListTopicSubscriptions": "secret", "OnTopicEvent": "secret"}
+
+
+async def test_events_keep_to_the_applications_concurrency(
+    mesh: Mesh, broker: FlakyBroker, autojump_clock: MockClock
+) -> None:
+    app, running, most = Application(), 0, 0
+
+    async def work() -> Any:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await trio.sleep(1)
+        running -= 1
+        return SUCCESS
+
+    app.answer = lambda event: work()
+    resources = flaky_broker() + SUBSCRIPTION % ""
+    node = await mesh.start("app", app=app, resources=resources, options={"app_max_concurrency": 2})
+    await wait_all_tasks_blocked()
+    for _ in range(10):
+        await publish(node)
+    await trio.sleep(20)
+    assert (len(app.events), most) == (10, 2)
+    assert broker.outcomes == [Outcome.ACK] * 10
+
+
+# --- several at once
+
+
+class Bulk(runtime.AppCallbackAlphaBase):
+    """Answers batch after batch what the test lists, then SUCCESS for each entry."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.batches: list[list[bytes]] = []
+
+    async def on_bulk_topic_event_alpha_1(
+        self, message: runtime.TopicEventBulkRequest
+    ) -> runtime.TopicEventBulkResponse:
+        ids = [entry.entry_id for entry in message.entries]
+        self.batches.append([entry.cloud_event.data for entry in message.entries if entry.cloud_event])
+        statuses = self.answers.pop(0)(ids) if self.answers else [(one, SUCCESS) for one in ids]
+        entry = runtime.TopicEventBulkResponseEntry
+        return runtime.TopicEventBulkResponse(
+            statuses=[entry(entry_id=one, status=status) for one, status in statuses]
+        )
+
+
+@pytest.mark.parametrize(
+    ("answer", "again"),
+    [
+        (lambda ids: [], [b"0", b"1", b"2"]),
+        (lambda ids: [("ghost", SUCCESS), (ids[0], SUCCESS)], [b"1", b"2"]),
+        (lambda ids: [(ids[1], SUCCESS), (ids[1], RETRY)], [b"0", b"1", b"2"]),
+        (lambda ids: [(ids[0], DROP), (ids[1], RETRY), (ids[2], SUCCESS)], [b"1"]),
+    ],
+    ids=["nothing", "an unknown one", "one twice", "one of each"],
+)
+async def test_what_a_bulk_answer_does_not_settle_comes_again(
+    mesh: Mesh, broker: FlakyBroker, autojump_clock: MockClock, answer: Any, again: list[bytes]
+) -> None:
+    app = Bulk(answer)
+    settings = ", deadLetterTopic: dead, bulkSubscribe: {enabled: true, maxMessagesCount: 3}"
+    resources = flaky_broker() + SUBSCRIPTION % settings + RESILIENCY % "retry: three"
+    node = await mesh.start("app", app=app, resources=resources)
+    await wait_all_tasks_blocked()
+    for number in range(3):
+        await publish(node, b"%d" % number)
+    await trio.sleep(30)
+    assert app.batches == [[b"0", b"1", b"2"], again]
+    assert broker.outcomes == [Outcome.ACK] * 3
+    dead = [one for one in broker.published if one.topic == "dead"]
+    assert len(dead) == (again == [b"1"])
+
+
+async def test_a_bulk_retry_repeats_what_failed_and_says_what_stays_undone(
+    mesh: Mesh, broker: FlakyBroker, autojump_clock: MockClock
+) -> None:
+    calls: list[list[int]] = []
+
+    def refusing(data: list[bytes]) -> dict[int, Exception]:
+        numbers = [int(one.rpartition(b'"data":')[2].rstrip(b"}")) for one in data]
+        calls.append(numbers)
+        bad = {1, 3} if len(calls) == 1 else {3}
+        return {at: PubSubError(f"no {number}") for at, number in enumerate(numbers) if number in bad}
+
+    broker.refusing_of_several = refusing
+    outbound = (RESILIENCY % "retry: three").replace("inbound", "outbound")
+    node = await mesh.start("app", resources=flaky_broker() + outbound)
+    entries = [
+        runtime.BulkPublishRequestEntry(entry_id=f"e{n}", event=b"%d" % n, content_type="application/json")
+        for n in range(5)
+    ]
+    request = runtime.BulkPublishRequest(pubsub_name="pubsub", topic="orders", entries=entries)
+    answer = await node.dapr.bulk_publish_event(request)
+    assert [(one.entry_id, one.error) for one in answer.failed_entries] == [("e3", "no 3")]
+    assert calls == [[0, 1, 2, 3, 4], [1, 3], [3], [3]]
+
+
+async def test_a_half_open_breaker_with_many_that_wait(
+    mesh: Mesh, broker: FlakyBroker, autojump_clock: MockClock
+) -> None:
+    """The probe takes its time; who waits looks once a second at most, and all get through in the end."""
+    app = Application()
+
+    async def slow() -> Any:
+        await trio.sleep(100)
+        return SUCCESS
+
+    app.answer = lambda event: RETRY if len(app.events) <= 2 else slow()
+    resources = flaky_broker(metadata="{name: limit, value: '50'}") + SUBSCRIPTION % ""
+    node = await mesh.start("app", app=app, resources=resources + RESILIENCY % "circuitBreaker: simple")
+    await wait_all_tasks_blocked()
+    for _ in range(2):
+        await publish(node)
+    await wait_all_tasks_blocked()
+    for _ in range(40):
+        await publish(node)
+    await trio.sleep(120)
+    assert len(app.events) == 3
+    await trio.sleep(400)
+    assert broker.outcomes.count(Outcome.ACK) == 42
