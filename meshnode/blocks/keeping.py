@@ -5,20 +5,21 @@ and waiting while nothing may be delivered.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, final
 
 import trio
 
 from meshnode.app import AppChannel
+from meshnode.blocks.unary import Answer, Encodable, call_unary
 from meshnode.errors import CircuitOpen, MeshError
 from meshnode.resiliency import Policy, run, unwrap
-from meshnode.transport import Channel, GRPCError
+from meshnode.transport import ConnectionLost, Deadline, GRPCError
 
 __all__ = [
     "ask_app",
+    "call_app",
     "first_of",
-    "healthy_channel",
     "keep_going",
     "pause_for_breaker",
     "unless_stopped",
@@ -119,7 +120,9 @@ async def unless_stopped(seconds: float, stop: trio.Event) -> None:
 
 
 async def pause_for_breaker(policy: Policy, stop: trio.Event, refusals: int) -> None:
-    """Wait until the breaker, which refused so often in a row, may let somebody through."""
+    """Wait until what refused so often in a row, the breaker or the way to the application, may let somebody
+    through.
+    """
     seconds = policy.breaker.opens_in(trio.current_time()) if policy.breaker is not None else 0.0
     look = min(_FIRST_LOOK * 2 ** min(refusals, 10), _LONGEST_LOOK)
     await unless_stopped(max(seconds, look), stop)
@@ -132,13 +135,26 @@ async def wait_for_app(app: AppChannel, stop: trio.Event) -> bool:
     return not stop.is_set()
 
 
-def healthy_channel(app: AppChannel) -> Channel:
-    """The channel into the application. Raises `CircuitOpen` while it reports unhealthy: the gate is closed,
-    which says nothing about the attempt.
+async def call_app(
+    app: AppChannel,
+    path: bytes,
+    request: Encodable,
+    deadline: Deadline | None,
+    headers: Sequence[tuple[bytes, bytes]],
+) -> Answer:
+    """Hand an event to the application. Raises `CircuitOpen` where it surely did not get there, because the
+    application reports unhealthy or is not there at all: that says nothing about the event, which can wait.
     """
     if not app.healthy:
         raise CircuitOpen("app is not in a healthy state")
-    return app.channel
+    channel = app.channel
+    try:
+        async with app.admitted():
+            return await call_unary(channel, path, request, deadline, [*headers, *app.own_headers()])
+    except ConnectionLost as error:
+        if error.sent:
+            raise
+        raise CircuitOpen(f"the application cannot be reached: {error.message}") from error
 
 
 async def ask_app(

@@ -11,6 +11,7 @@ Pure but for the log: no clock, no sleep. May import `meshnode.config`, `meshnod
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, final
@@ -62,6 +63,13 @@ class Policy:
     @is_noop.default
     def _is_noop(self) -> bool:
         return not self.timeout and self.retry is None and self.breaker is None
+
+    @property
+    def most_attempts(self) -> float:
+        """How often an operation may be tried."""
+        if self.retry is None:
+            return 1
+        return math.inf if self.retry.backoff.unlimited else 1 + self.retry.backoff.max_retries
 
 
 NO_POLICY: Final = Policy("", "")

@@ -433,3 +433,69 @@ async def test_a_half_open_breaker_with_many_that_wait(
     assert len(app.events) == 3
     await trio.sleep(400)
     assert broker.outcomes.count(Outcome.ACK) == 42
+
+
+# --- applications that go away
+
+
+@pytest.mark.parametrize("policy", ["", "retry: three", "circuitBreaker: simple"])
+async def test_an_application_that_restarts_loses_nothing_to_the_dead_letter_topic(
+    mesh: Mesh, broker: FlakyBroker, autojump_clock: MockClock, policy: str
+) -> None:
+    """A call that surely reached nobody says nothing about the event."""
+    app = Application()
+    resources = flaky_broker() + SUBSCRIPTION % ", deadLetterTopic: dead"
+    resources += RESILIENCY % policy if policy else ""
+    node = await mesh.start("app", app=app, resources=resources)
+    await wait_all_tasks_blocked()
+    mesh.app_link("app").cut()
+    for _ in range(5):
+        await publish(node)
+    await trio.sleep(120)
+    assert (app.events, broker.outcomes) == ([], [])
+    mesh.app_link("app").heal()
+    await trio.sleep(5)
+    assert len(app.events) == 5
+    assert broker.outcomes == [Outcome.ACK] * 5
+    assert [one.topic for one in broker.published] == ["orders"] * 5
+
+
+async def test_what_kills_the_application_is_given_up_in_the_end(
+    mesh: Mesh, broker: FlakyBroker, autojump_clock: MockClock
+) -> None:
+    """Attempts count across the pauses in which nobody is there."""
+    app = Application()
+
+    async def die() -> Any:
+        mesh.app_link("app").cut()
+        await trio.sleep_forever()
+
+    app.answer = lambda event: die()
+    resources = flaky_broker() + SUBSCRIPTION % ", deadLetterTopic: dead" + RESILIENCY % "retry: three"
+    node = await mesh.start("app", app=app, resources=resources)
+    await wait_all_tasks_blocked()
+    await publish(node)
+    for _ in range(6):
+        await trio.sleep(30)
+        mesh.app_link("app").heal()
+    assert len(app.events) == 4
+    assert [one.topic for one in broker.published] == ["orders", "dead"]
+
+
+async def test_what_opens_the_breaker_is_given_up_in_the_end(
+    mesh: Mesh, broker: FlakyBroker, autojump_clock: MockClock
+) -> None:
+    """Attempts count across the pauses of a breaker as well: else one event would keep it open for ever."""
+    app = Application()
+    app.answer = lambda event: RETRY if event.data == b"1" else SUCCESS
+    resources = flaky_broker() + SUBSCRIPTION % ", deadLetterTopic: dead"
+    resources += RESILIENCY % "retry: three, circuitBreaker: simple"
+    node = await mesh.start("app", app=app, resources=resources)
+    await wait_all_tasks_blocked()
+    await publish(node, b"1")
+    await trio.sleep(300)
+    assert len(app.events) == 4
+    assert [one.topic for one in broker.published] == ["orders", "dead"]
+    await publish(node, b"2")
+    await trio.sleep(300)
+    assert broker.outcomes == [Outcome.ACK] * 2

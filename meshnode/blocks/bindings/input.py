@@ -22,13 +22,13 @@ from meshnode.blocks.bindings.output import OutputBindings
 from meshnode.blocks.call import Call, LiveCalls
 from meshnode.blocks.keeping import (
     ask_app,
-    healthy_channel,
+    call_app,
     keep_going,
     pause_for_breaker,
     wait_for_app,
 )
 from meshnode.blocks.state import StateBlock
-from meshnode.blocks.unary import call_unary, decoded
+from meshnode.blocks.unary import decoded
 from meshnode.errors import CircuitOpen, MeshError, Status
 from meshnode.interfaces import BindingEvent, BindingRequest, Outcome
 from meshnode.resiliency import Policies, run, unwrap
@@ -147,10 +147,7 @@ class InputBindings:
         )
         incoming = event.metadata.get("traceparent", "").encode("ascii", "replace")
         trace = (b"traceparent", next_traceparent(incoming or None, self._rng))
-        headers = [trace, *self._app.own_headers()]
-        channel = healthy_channel(self._app)
-        async with self._app.admitted():
-            answer = await call_unary(channel, _ON_EVENT, request, deadline, headers)
+        answer = await call_app(self._app, _ON_EVENT, request, deadline, [trace])
         if answer.error is not None:
             raise answer.error
         return decoded(runtime.BindingEventResponse, answer.message, "the application")

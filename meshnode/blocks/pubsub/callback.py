@@ -10,10 +10,10 @@ from typing import final
 from meshnode.app import AppChannel
 from meshnode.blocks.customheaders import metadata_headers
 from meshnode.blocks.ids import fresh_id
-from meshnode.blocks.keeping import healthy_channel
+from meshnode.blocks.keeping import call_app
 from meshnode.blocks.pubsub.events import bulk_entry, topic_event
 from meshnode.blocks.pubsub.subscription import Arrival, Status, TopicSubscription
-from meshnode.blocks.unary import Answer, Encodable, P, call_unary, decoded
+from meshnode.blocks.unary import Answer, Encodable, P, decoded
 from meshnode.telemetry.tracecontext import next_traceparent
 from meshnode.transport import Deadline
 from meshnode.transport import Status as Code
@@ -102,10 +102,7 @@ class CallbackReceiver:
     async def _call(
         self, path: bytes, request: Encodable, headers: Sequence[Pair], deadline: Deadline | None
     ) -> Answer:
-        channel = healthy_channel(self._app)
-        own = self._app.own_headers()
-        async with self._app.admitted():
-            return await call_unary(channel, path, request, deadline, [*headers, *own])
+        return await call_app(self._app, path, request, deadline, headers)
 
     def _trace(self, arrival: Arrival) -> Iterator[Pair]:
         incoming = arrival.event.text("traceparent").encode("ascii", "replace")

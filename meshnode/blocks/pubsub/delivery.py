@@ -3,9 +3,9 @@
 The order of things: event, expiry, route, then attempts under the component's inbound policy. A message is
 acknowledged when the application took it, dropped it, or when it is in the dead-letter topic; otherwise it
 stays with the broker. Differences from the reference, all on the side of keeping messages: an open breaker
-and an unhealthy application pause the subscription instead of failing its messages; a message that the
-application does not implement stays or goes to the dead-letter topic; nothing is dead-lettered because the
-node shuts down.
+and an application that is unhealthy or not there pause the subscription instead of failing its messages; a
+message that the application does not implement stays or goes to the dead-letter topic; nothing is
+dead-lettered because the node shuts down.
 
 The messages that `deliver_together` is given are one delivery of several (bulk), each with its own outcome.
 """
@@ -130,9 +130,16 @@ class Delivery:
         left = dict(group)
         done: dict[int, Status] = {}
         outcomes: dict[int, Outcome] = {}
+        tries = 0
 
         async def attempt() -> None:
-            await self._attempt(left, done)
+            nonlocal tries
+            tries += 1
+            try:
+                await self._attempt(left, done)
+            except CircuitOpen:  # it did not get there
+                tries -= 1
+                raise
 
         broker = self._subscription.broker
         policy = broker.inbound
@@ -141,13 +148,15 @@ class Delivery:
         while left and await self._may_go():
             try:
                 await run(policy, attempt, view=view, stop=self._stop)
-            except CircuitOpen:
-                await pause_for_breaker(policy, self._stop, refusals)
-                refusals += 1
             except Stopped:
                 break
-            except Exception as raised:  # it ran out of attempts
-                self._report(unwrap(raised), len(left))
+            except Exception as raised:
+                error = unwrap(raised)
+                if isinstance(error, CircuitOpen) and tries < policy.most_attempts:
+                    await self._pause(error, refusals)
+                    refusals += 1
+                    continue
+                self._report(error, len(left))
                 for at, arrival in left.items():
                     outcomes[at] = await self._give_up(arrival.message, call)
                 break
@@ -155,6 +164,14 @@ class Delivery:
             dropped = status is Status.DROP
             outcomes[at] = await self._drop(group[at], call) if dropped else Outcome.ACK
         return {at: outcomes.get(at, Outcome.RETRY) for at in group}
+
+    async def _pause(self, refusal: CircuitOpen, refusals: int) -> None:
+        """Attempts count across pauses: else one event could open the breaker, or end the application, for
+        ever.
+        """
+        if not refusals:
+            _log.info("events of %s wait: %s", self._subscription.name, refusal)
+        await pause_for_breaker(self._subscription.broker.inbound, self._stop, refusals)
 
     async def _attempt(self, left: dict[int, Arrival], done: dict[int, Status]) -> None:
         """One call into the application; what it is done with goes from `left` to `done`. Raises where
