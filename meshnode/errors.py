@@ -25,10 +25,13 @@ __all__ = [
     "ComponentError",
     "ComponentUnavailable",
     "ConfigError",
+    "ConfigurationError",
+    "ConversationError",
     "ErrorInfoDetail",
     "EtagInvalid",
     "EtagMismatch",
     "InvalidArgument",
+    "LockError",
     "MeshError",
     "NotImplementedHere",
     "Problem",
@@ -153,6 +156,18 @@ class BulkPublishError(PubSubError):
 
 class BindingError(ComponentError):
     """A binding refused or failed an operation."""
+
+
+class ConfigurationError(ComponentError):
+    """A configuration store refused or failed an operation."""
+
+
+class LockError(ComponentError):
+    """A lock store refused or failed an operation."""
+
+
+class ConversationError(ComponentError):
+    """A language model refused or failed a request; the status is what its answer stands for."""
 
 
 @frozen

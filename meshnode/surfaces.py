@@ -20,12 +20,17 @@ from meshnode.api.service import Gate, guarded
 from meshnode.app import AppChannel
 from meshnode.blocks.bindings import InputBindings, OutputBindings, build_bindings
 from meshnode.blocks.call import LiveCalls
+from meshnode.blocks.configuration import ConfigurationBlock, build_configurations
+from meshnode.blocks.conversation import Conversing, build_models
+from meshnode.blocks.crypto import CryptoProviders, CryptoStreams, SubtleCrypto, build_providers
 from meshnode.blocks.inbound import Inbound
 from meshnode.blocks.invocation import Invocation
+from meshnode.blocks.lock import LockBlock, build_locks
 from meshnode.blocks.metadata import NodeMetadata, app_connection, records_of
 from meshnode.blocks.outbox import OutboxRelay, OutboxWriter, outbox_settings
 from meshnode.blocks.proxy import Proxy
 from meshnode.blocks.pubsub import Brokers, Publishing, Subscriptions, build_brokers
+from meshnode.blocks.secrets import SecretsBlock, build_secret_stores
 from meshnode.blocks.state import StateBlock
 from meshnode.blocks.statequery import StateQuery
 from meshnode.blocks.stores import build_stores
@@ -108,6 +113,11 @@ class _Blocks:
     publishing: Publishing
     subscriptions: Subscriptions
     bindings: OutputBindings
+    secrets: SecretsBlock
+    configuration: ConfigurationBlock
+    locks: LockBlock
+    conversing: Conversing
+    crypto: CryptoProviders
     inbound: Inbound
 
 
@@ -150,16 +160,7 @@ def build_surfaces(
         tail=around.tail,
         gate=gate,
     )
-    dapr = DaprApi(
-        invocation=blocks.invocation,
-        state=blocks.state,
-        query=StateQuery(blocks.state),
-        publishing=blocks.publishing,
-        subscriptions=blocks.subscriptions,
-        bindings=blocks.bindings,
-        metadata=metadata,
-        gate=gate,
-    )
+    dapr = _dapr_api(blocks, metadata, gate)
     served = [dapr.handlers(), admin.handlers(), health.handlers()]
     limits = limits_of(options)
     internal = InternalApi(blocks.invocation, inner_gate, max_message=limits.message_size, access=plan.access)
@@ -171,6 +172,25 @@ def build_surfaces(
     for service in _SERVICES:
         health.set(service, True)
     return Surfaces(servers[0], servers[1], blocks.inbound, health, live, node_state, stopping, leaving)
+
+
+def _dapr_api(blocks: _Blocks, metadata: NodeMetadata, gate: Gate) -> DaprApi:
+    return DaprApi(
+        invocation=blocks.invocation,
+        state=blocks.state,
+        query=StateQuery(blocks.state),
+        publishing=blocks.publishing,
+        subscriptions=blocks.subscriptions,
+        bindings=blocks.bindings,
+        secrets=blocks.secrets,
+        configuration=blocks.configuration,
+        conversing=blocks.conversing,
+        locks=blocks.locks,
+        crypto=CryptoStreams(blocks.crypto),
+        subtle=SubtleCrypto(blocks.crypto),
+        metadata=metadata,
+        gate=gate,
+    )
 
 
 def _blocks(
@@ -213,8 +233,26 @@ def _blocks(
         rng=around.rng,
         stop=leaving,
     )
+    secrets = SecretsBlock(build_secret_stores(parts.opened, plan.policies, plan.configuration.secrets or ()))
     inbound = Inbound(subscriptions, reading, tuple(relays.values()), plan.subscriptions, parts.app, leaving)
-    return _Blocks(invocation, proxy, state, publishing, subscriptions, output, inbound)
+    locks = LockBlock(build_locks(parts.opened, plan.policies, options.app_id))
+    conversing = Conversing(options.app_id, build_models(parts.opened, plan.policies))
+    settings = build_configurations(parts.opened, plan.policies)
+    configuration = ConfigurationBlock(settings, around.rng, leaving)
+    return _Blocks(
+        invocation,
+        proxy,
+        state,
+        publishing,
+        subscriptions,
+        output,
+        secrets,
+        configuration,
+        locks,
+        conversing,
+        build_providers(parts.opened, plan.policies),
+        inbound,
+    )
 
 
 def _calling(options: NodeOptions, parts: Parts, around: Surroundings) -> tuple[Invocation, Proxy]:

@@ -14,6 +14,26 @@ from meshnode.interfaces.bindings import (
     OutputBinding,
     Receive,
 )
+from meshnode.interfaces.configuration import ConfigurationItem, ConfigurationStore, Notify
+from meshnode.interfaces.conversation import (
+    ChatMessage,
+    ChatRole,
+    Conversation,
+    ConverseChoice,
+    ConverseOutput,
+    ConverseRequest,
+    ConverseUsage,
+    Tool,
+    ToolCall,
+)
+from meshnode.interfaces.crypto import (
+    CipherRequest,
+    CipherResult,
+    CryptoProvider,
+    PublicKey,
+    SignatureRequest,
+)
+from meshnode.interfaces.lock import LockStore, UnlockOutcome
 from meshnode.interfaces.nameresolution import Instance, NameResolver
 from meshnode.interfaces.pubsub import (
     Deliver,
@@ -24,7 +44,7 @@ from meshnode.interfaces.pubsub import (
     PubSubFeature,
     SubscribeRequest,
 )
-from meshnode.interfaces.secretstores import SecretStore
+from meshnode.interfaces.secretstores import SecretFeature, SecretStore
 from meshnode.interfaces.state import (
     BulkGetResult,
     Concurrency,
@@ -47,8 +67,20 @@ __all__ = [
     "BindingRequest",
     "BindingResult",
     "BulkGetResult",
+    "ChatMessage",
+    "ChatRole",
+    "CipherRequest",
+    "CipherResult",
     "Concurrency",
+    "ConfigurationItem",
+    "ConfigurationStore",
     "Consistency",
+    "Conversation",
+    "ConverseChoice",
+    "ConverseOutput",
+    "ConverseRequest",
+    "ConverseUsage",
+    "CryptoProvider",
     "DeleteRequest",
     "Deliver",
     "Deliveries",
@@ -59,23 +91,31 @@ __all__ = [
     "GetResult",
     "InputBinding",
     "Instance",
+    "LockStore",
     "Message",
     "NameResolver",
+    "Notify",
     "Outcome",
     "OutputBinding",
     "PubSub",
     "PubSubFeature",
+    "PublicKey",
     "PublishRequest",
     "QueryItem",
     "QueryRequest",
     "QueryResult",
     "Receive",
+    "SecretFeature",
     "SecretStore",
     "SetRequest",
+    "SignatureRequest",
     "SortKey",
     "StateOperation",
     "StateStore",
     "SubscribeRequest",
+    "Tool",
+    "ToolCall",
+    "UnlockOutcome",
     "open_deliveries",
     "option",
 ]
