@@ -103,9 +103,9 @@ def test_given_drivers_win(registry: Registry) -> None:
         ("stte.zzzzzzzz", "spec.type", 'unknown component type "stte.zzzzzzzz"', 'did you mean "state"?'),
         ("state.cassandra", "spec.type", 'unknown component type "state.cassandra"', "allowed: state.broken"),
         (
-            "lock.redis",
+            "lock.etcd3",
             "spec.type",
-            'no driver of kind "lock" is installed, so "lock.redis" is unknown',
+            'unknown component type "lock.etcd3"',
             "",
         ),
         (
