@@ -47,9 +47,8 @@ def _of_configuration(configuration: Configuration) -> Iterator[str]:
     for feature in configuration.features or ():
         if feature.enabled:
             yield f"features: this node knows no feature {feature.name}"
-    for name in ("workflow", "secrets"):
-        if getattr(configuration, name):
-            yield f"{name}: has no effect until the node has that block"
+    if configuration.workflow:
+        yield "workflow: has no effect until the node has that block"
     for name in configuration.ignored:
         yield f"{name}: has no effect, for the node speaks gRPC only"
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from meshnode_secretstores_local import EnvSecrets, FileOptions, env_driver, file_driver
+from meshnode_secretstores_local import EnvSecrets, FileOptions, FileSecrets, env_driver, file_driver
 from meshnode_secretstores_local._file import secrets_of
 
 from meshnode.errors import ComponentError
-from meshnode.interfaces import DriverContext, SecretStore
+from meshnode.interfaces import DriverContext, SecretFeature, SecretStore
 from meshnode.registry import Registry, load_options
+from meshnode.testing.conformance import secretstores
 
 CONTEXT = DriverContext("secrets", "app")
 ENVIRONMENT = {
@@ -23,6 +24,32 @@ ENVIRONMENT = {
     "APP_API_TOKEN": "u",
     "Other": "x",
 }
+
+
+SEVERAL = '{"db": {"user": "u", "password": "p"}, "plain": "text", "on": true}'
+
+
+@pytest.mark.parametrize("multi_valued", [False, True])
+@pytest.mark.parametrize("check", secretstores.CHECKS, ids=str)
+async def test_file_conforms(check: secretstores.SecretCheck, multi_valued: bool, tmp_path: Path) -> None:
+    path = tmp_path / "secrets.json"
+    path.write_text(SEVERAL)
+    options = FileOptions(secrets_file=str(path), multi_valued=multi_valued)
+    secrets = secrets_of(SEVERAL, ":", multi_valued=multi_valued)
+    assert await check.run(secretstores.Setup(lambda: file_driver.open(options, CONTEXT), secrets))
+
+
+@pytest.mark.parametrize("check", secretstores.CHECKS, ids=str)
+async def test_env_conforms(check: secretstores.SecretCheck) -> None:
+    context = DriverContext("secrets", "app", env={**ENVIRONMENT, "APP_OTHER": "two"})
+    options = load_options(env_driver.metadata, {"prefix": "APP_"})
+    secrets = {"KEY": {"KEY": "one"}, "OTHER": {"OTHER": "two"}}
+    assert await check.run(secretstores.Setup(lambda: env_driver.open(options, context), secrets))
+
+
+async def test_only_a_file_of_several_values_says_that_it_has_them() -> None:
+    assert FileSecrets({}, multi_valued=True).features == {SecretFeature.MULTIPLE_KEY_VALUES_PER_SECRET}
+    assert FileSecrets({}).features == EnvSecrets("", {}).features == frozenset()
 
 
 def test_both_are_found_by_their_entry_points() -> None:

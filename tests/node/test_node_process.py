@@ -16,7 +16,7 @@ import grpc
 import pytest
 import trustme
 from dapr.proto.common.v1 import common_pb2
-from dapr.proto.runtime.v1 import dapr_pb2, dapr_pb2_grpc, secret_pb2, state_pb2
+from dapr.proto.runtime.v1 import actors_pb2, dapr_pb2, dapr_pb2_grpc, state_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -170,8 +170,8 @@ def test_unknown_stores_and_methods(plain: Node) -> None:
         ) as caught:
             channel.unary_unary(METHOD)(b"")
         assert caught.value.code() is grpc.StatusCode.UNKNOWN
-        with pytest.raises(grpc.RpcError, match="this node has no secrets") as caught:
-            dapr_pb2_grpc.DaprStub(channel).GetSecret(secret_pb2.GetSecretRequest())
+        with pytest.raises(grpc.RpcError, match="this node has no actors") as caught:
+            dapr_pb2_grpc.DaprStub(channel).InvokeActor(actors_pb2.InvokeActorRequest())
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 

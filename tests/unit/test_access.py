@@ -211,7 +211,6 @@ spec: {type: state.in-memory, version: v1}
         ("mtls: {enabled: true}", "calls to other nodes go in the clear"),
         ("httpPipeline: {handlers: [{name: x, type: y}]}", "httpPipeline: has no effect"),
         ("features: [{name: Fast, enabled: true}]", "no feature Fast"),
-        ("secrets: {scopes: [{storeName: s, defaultAccess: deny}]}", "secrets: has no effect"),
         ("accessControl: {defaultAction: allow, policies: [{appId: a}]}", "callers have no identity"),
     ],
 )

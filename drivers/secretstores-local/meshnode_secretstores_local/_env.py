@@ -9,7 +9,7 @@ from typing import final
 import trio
 from attrs import frozen
 
-from meshnode.interfaces import Driver, DriverContext, SecretStore, option
+from meshnode.interfaces import Driver, DriverContext, SecretFeature, SecretStore, option
 
 __all__ = ["EnvOptions", "EnvSecrets", "env_driver"]
 
@@ -24,6 +24,8 @@ class EnvOptions:
 @final
 class EnvSecrets:
     """Fulfils `SecretStore`; a secret has one value, under its own name. Each call reads the environment."""
+
+    features: frozenset[SecretFeature] = frozenset()
 
     def __init__(self, prefix: str, environment: Mapping[str, str]) -> None:
         self._prefix = prefix

@@ -16,11 +16,12 @@ import trio
 from attrs import frozen
 
 from meshnode.errors import ComponentError
-from meshnode.interfaces import Driver, DriverContext, SecretStore, option
+from meshnode.interfaces import Driver, DriverContext, SecretFeature, SecretStore, option
 
 __all__ = ["FileOptions", "FileSecrets", "file_driver", "secrets_of"]
 
 _MAX_DEPTH = 64
+_SEVERAL = frozenset({SecretFeature.MULTIPLE_KEY_VALUES_PER_SECRET})
 
 
 @frozen
@@ -40,8 +41,9 @@ class FileOptions:
 class FileSecrets:
     """Fulfils `SecretStore`."""
 
-    def __init__(self, secrets: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(self, secrets: Mapping[str, Mapping[str, str]], *, multi_valued: bool = False) -> None:
         self._secrets = secrets
+        self.features = _SEVERAL if multi_valued else frozenset[SecretFeature]()
 
     async def get(self, name: str, metadata: Mapping[str, str]) -> Mapping[str, str]:
         await trio.lowlevel.checkpoint()
@@ -107,7 +109,7 @@ async def _open(options: FileOptions, context: DriverContext) -> AsyncIterator[S
     except (ValueError, RecursionError) as error:
         # The error of the JSON decoder carries no part of the text, which holds secrets.
         raise ComponentError(f"the secrets file {path} cannot be used: it {_reason(error)}") from None
-    yield FileSecrets(secrets)
+    yield FileSecrets(secrets, multi_valued=options.multi_valued)
 
 
 def _reason(error: Exception) -> str:
