@@ -1,0 +1,161 @@
+"""Locks under kills: what clients saw must be what a sound lock can have shown them.
+
+lock.redis with a server that is killed and started again, lock.sqlite with clients that are. Run as a
+program, this file is such a client: it locks and unlocks, and prints each operation before and after.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections import Counter
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+import meshnode_lock_sqlite
+import meshnode_redis.lock
+import pytest
+import trio
+import trio_asyncio
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.lock_checker import Answer, Operation, violations
+from support.lock_clients import Client
+from support.processes import process
+from support.redis_servers import redis_server
+
+from meshnode.interfaces import DriverContext
+
+CONTEXT = DriverContext("lockstore", "app")
+CLIENTS, KILLS = 5, 5
+SLACK = 0.02
+"""The stores' clocks are the machine's wall clock, the histories' its monotonic one."""
+
+
+@asynccontextmanager
+async def redis_client(server, name, history):
+    options = meshnode_redis.lock.Options(host=server.address)
+    async with meshnode_redis.lock.driver.open(options, CONTEXT) as store:
+        yield Client(name, store, history.append)
+
+
+@pytest.mark.redis
+async def test_redis_that_is_killed(tmp_path):
+    history = History()
+    stop = trio.Event()
+
+    async def work(name):
+        async with redis_client(server, name, history) as client:
+            await client.work(stop)
+
+    with redis_server(tmp_path, persistent=True) as server:
+        async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
+            for number in range(CLIENTS):
+                nursery.start_soon(work, f"c{number}")
+            for _ in range(KILLS):
+                await history.more_grants(20)
+                await trio.to_thread.run_sync(server.kill)
+                await trio.to_thread.run_sync(server.start)
+            await history.more_grants(20)
+            stop.set()
+    seen = Counter(one.answer for one in history)
+    assert seen[Answer.UNKNOWN], "no kill met an operation"
+    assert seen[Answer.REFUSED]
+    assert violations(history, SLACK) == []
+
+
+@pytest.mark.redis
+async def test_redis_that_forgets_is_found_out(tmp_path):
+    """The check's own check: without its file the server gives a lock away twice. (Tokens rise even so.)"""
+    history = History()
+    with redis_server(tmp_path, persistent=False) as server:
+        async with trio_asyncio.open_loop(), redis_client(server, "one", history) as one:
+            assert await one.lock("r", "before", 60) is Answer.GRANTED
+            server.kill()
+            server.start()
+            async with redis_client(server, "two", history) as two:
+                assert await two.lock("r", "after", 60) is Answer.GRANTED
+    assert violations(history, SLACK) == ["before and after both held r"]
+    assert history[0].token < history[1].token
+
+
+def test_sqlite_whose_clients_are_killed(tmp_path):
+    path = tmp_path / "locks.db"
+    processes = []
+    with ExitStack() as stack:
+
+        def start():
+            command = [sys.executable, __file__, str(path), f"c{len(processes)}"]
+            processes.append(stack.enter_context(process(command)))
+
+        for _ in range(CLIENTS):
+            start()
+        for victim in range(KILLS):
+            processes[victim].wait_for('"granted"')
+            at = processes[-1].wait_for('"granted"')
+            processes[victim].end(signal.SIGKILL)
+            start()
+            processes[-2].wait_for('"granted"', after=at + 1)
+        processes[-1].wait_for('"granted"')
+        for one in processes[KILLS:]:
+            one.end(signal.SIGKILL)
+    history = [operation for one in processes for operation in operations(one.lines)]
+    seen = Counter(one.answer for one in history)
+    assert seen[Answer.GRANTED] > 2 * KILLS
+    assert seen[Answer.REFUSED]
+    assert violations(history, SLACK) == []
+
+
+class History(list):
+    """Operations that ended, and a bell for who waits for more grants."""
+
+    def __init__(self):
+        super().__init__()
+        self._bell = trio.Event()
+
+    def append(self, operation):
+        super().append(operation)
+        self._bell.set()
+        self._bell = trio.Event()
+
+    @property
+    def grants(self):
+        return sum(one.answer is Answer.GRANTED for one in self)
+
+    async def more_grants(self, number):
+        wanted = self.grants + number
+        with trio.fail_after(60):
+            while self.grants < wanted:
+                await self._bell.wait()
+
+
+def operations(lines):
+    """Those that ended as they ended, and the one under way at the kill without an answer."""
+    found = {}
+    for line in lines:
+        try:
+            fields = json.loads(line)
+        except ValueError:
+            continue  # cut off by the kill
+        answer = Answer(fields.pop("answer"))
+        operation = Operation(**fields, answer=answer)
+        found[operation.owner, operation.seconds] = operation
+    return found.values()
+
+
+def say(operation):
+    fields = {name: getattr(operation, name) for name in Operation.__slots__ if not name.startswith("_")}
+    print(json.dumps(fields | {"answer": operation.answer.value}), flush=True)
+
+
+async def client(path, name):
+    options = meshnode_lock_sqlite.Options(connection_string=path)
+    async with meshnode_lock_sqlite.driver.open(options, CONTEXT) as store:
+        await Client(name, store, say, say).work(trio.Event())
+
+
+if __name__ == "__main__":
+    trio.run(client, *sys.argv[1:])
