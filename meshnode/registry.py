@@ -47,6 +47,7 @@ EXTRAS: Mapping[str, str] = {
     "bindings.rabbitmq": "rabbitmq",
     "bindings.redis": "redis",
     "bindings.smtp": "smtp",
+    "configuration.redis": "redis",
     "lock.redis": "redis",
     "conversation.anthropic": "conversation",
     "conversation.echo": "conversation",
@@ -61,6 +62,7 @@ EXTRAS: Mapping[str, str] = {
     "pubsub.mqtt3": "mqtt",
     "pubsub.rabbitmq": "rabbitmq",
     "pubsub.redis": "redis",
+    "secretstores.hashicorp.vault": "vault",
     "state.redis": "redis",
 }
 """Types that are installed with an extra of the meshnode distribution."""
