@@ -428,6 +428,15 @@ async def test_kept_answers_end_and_are_bounded(autojump_clock):
     assert inner.asked == 5
 
 
+async def test_long_answers_are_not_kept(provider):
+    choice = {"finish_reason": "stop", "message": {"content": "x" * 70_000}}
+    provider.raw = json.dumps({"choices": [choice]}).encode()
+    async with opened("openai", provider.url, response_cache_ttl=timedelta(minutes=10)) as model:
+        for _ in range(2):
+            await model.converse(HELLO)
+    assert len(provider.seen) == 2
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "field"),
     [
@@ -436,6 +445,8 @@ async def test_kept_answers_end_and_are_bounded(autojump_clock):
         ("openai", {"api_type": "azure", "endpoint": "http://host"}, "apiVersion"),
         ("openai", {"max_tokens": 0}, "maxTokens"),
         ("openai", {"response_cache_ttl": timedelta(0)}, "responseCacheTTL"),
+        ("openai", {"key": f"{KEY}\n"}, "key"),
+        ("anthropic", {"key": ""}, "key"),
         ("anthropic", {"api_type": "foundry"}, "endpoint"),
         ("ollama", {"endpoint": "ftp://host"}, "endpoint"),
     ],
@@ -446,6 +457,7 @@ def test_components_that_cannot_be_right(kind, options, field):
     with pytest.raises(ConfigError) as caught:
         MODULES[kind].Options(**options)
     assert [problem.field for problem in caught.value.problems] == [field]
+    assert KEY not in str(caught.value)
 
 
 def test_keys_are_not_shown():

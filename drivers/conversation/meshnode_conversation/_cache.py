@@ -1,4 +1,4 @@
-"""Answers kept for requests that are the same: bounded in number and in time."""
+"""Answers kept for requests that are the same: bounded in number, length and time."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from meshnode.interfaces import Conversation, ConverseOutput, ConverseRequest
 __all__ = ["Cached", "cached"]
 
 _MOST_ANSWERS = 1000
+_LONGEST = 1 << 16
+"""Characters of an answer that is kept; together they stay within some 64 million."""
 
 
 @final
@@ -37,7 +39,8 @@ class Cached:
             await trio.lowlevel.checkpoint()
             return known[1]
         answer = await self._inner.converse(request)
-        self._keep(key, answer)
+        if _length(answer) <= _LONGEST:
+            self._keep(key, answer)
         return answer
 
     def _keep(self, key: bytes, answer: Sequence[ConverseOutput]) -> None:
@@ -51,6 +54,12 @@ class Cached:
 def cached(inner: Conversation, ttl: timedelta | None) -> Conversation:
     """The same where no lifetime is given."""
     return inner if ttl is None else Cached(inner, ttl.total_seconds())
+
+
+def _length(answer: Sequence[ConverseOutput]) -> int:
+    choices = [choice for output in answer for choice in output.choices]
+    calls = [call for choice in choices for call in choice.tool_calls]
+    return sum(len(choice.text) for choice in choices) + sum(len(call.arguments) for call in calls)
 
 
 def _fingerprint(request: ConverseRequest) -> bytes:

@@ -9,7 +9,7 @@ import httpx
 
 from meshnode.errors import Problem
 
-__all__ = ["MAX_TOKENS_DOC", "RESPONSE_CACHE_DOC", "endpoint_problems", "ttl_problems"]
+__all__ = ["MAX_TOKENS_DOC", "RESPONSE_CACHE_DOC", "endpoint_problems", "key_problems", "ttl_problems"]
 
 
 RESPONSE_CACHE_DOC = "How long an answer is kept for requests that are the same; without it none is."
@@ -27,6 +27,13 @@ def endpoint_problems(endpoint: str) -> Iterator[Problem]:
         yield Problem("is no http or https URL with a host", field="endpoint")
     elif url.userinfo:
         yield Problem("must not hold a user or password", field="endpoint", remedy="use key")
+
+
+def key_problems(key: str) -> Iterator[Problem]:
+    """A key that no header can carry must be found out here: the error of sending it would show it."""
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        remedy = "often a newline at the end of a file"
+        yield Problem("must be printable ASCII without spaces", field="key", remedy=remedy)
 
 
 def ttl_problems(ttl: timedelta | None) -> Iterator[Problem]:

@@ -32,6 +32,7 @@ from meshnode_conversation._options import (
     MAX_TOKENS_DOC,
     RESPONSE_CACHE_DOC,
     endpoint_problems,
+    key_problems,
     ttl_problems,
 )
 
@@ -64,7 +65,7 @@ class Options:
     )
 
     def __attrs_post_init__(self) -> None:
-        problems = [*ttl_problems(self.response_cache_ttl)]
+        problems = [*key_problems(self.key), *ttl_problems(self.response_cache_ttl)]
         if self.endpoint:
             problems += endpoint_problems(self.endpoint)
         if self.api_type == "azure":
