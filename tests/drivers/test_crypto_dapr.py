@@ -200,6 +200,8 @@ async def test_keys_of_any_kind_are_wrapped(tmp_path: Path) -> None:
         nonce = bytes(12)
         for given_as, expected in (
             (base64.b64encode(bytes(range(16))), bytes(range(16))),
+            (base64.b64encode(bytes(range(16))) + b"\n", bytes(range(16))),
+            (base64.urlsafe_b64encode(b"\xff" * 16).rstrip(b"="), b"\xff" * 16),
             (b"\x00\xff" * 8, b"\x00\xff" * 8),
             (json.dumps({"kty": "oct", "k": "AAEC"}).encode(), b"\0\1\2"),
         ):

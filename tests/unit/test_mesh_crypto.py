@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from attrs import frozen
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from google.rpc import error_details_pb2, status_pb2
@@ -17,7 +19,10 @@ from trio.testing import MockClock
 from meshnode.blocks.crypto.manifest import Manifest
 from meshnode.blocks.crypto.scheme import DocumentKeys, header_of
 from meshnode.blocks.crypto.segments import SEGMENT, TAG
-from meshnode.testing.mesh import Mesh, MeshNode
+from meshnode.errors import ComponentUnavailable
+from meshnode.interfaces import CipherRequest, CipherResult, Driver, DriverContext
+from meshnode.registry import Registry
+from meshnode.testing.mesh import Mesh, MeshNode, open_mesh
 from meshnode.transport import Cardinality, GRPCError, Status
 from meshnode.wire.dapr.proto.common import v1 as common
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
@@ -280,6 +285,74 @@ async def test_subtle_signatures_and_keys(node: MeshNode) -> None:
         error = await refused(dapr.subtle_get_key_alpha_1(runtime.SubtleGetKeyRequest(**named, name=name)))
         assert error.status is Status.INTERNAL
         assert (error.message or "").startswith(f"failed to retrieve key {name}: ")
+
+
+class Vault:
+    """A provider that is away for the first `failures` calls."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.calls = 0
+
+    async def wrap_key(self, request: CipherRequest, *, literal: bool = False) -> CipherResult:
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise ComponentUnavailable("the vault is away")
+        assert literal
+        return CipherResult(request.data[::-1])
+
+    async def unwrap_key(self, request: CipherRequest) -> bytes:
+        return (await self.wrap_key(request, literal=True)).data
+
+
+@frozen
+class Options:
+    pass
+
+
+AWAY = """
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: vault}
+spec: {type: crypto.test, version: v1}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: resiliency}
+spec:
+  policies:
+    retries:
+      three: {policy: constant, duration: 1s, maxRetries: 3}
+    circuitBreakers:
+      simple: {maxRequests: 1, timeout: 30s, trip: consecutiveFailures >= 4}
+  targets:
+    components:
+      vault: {outbound: {retry: three, circuitBreaker: simple}}
+"""
+
+
+async def test_keys_are_wrapped_under_the_component_s_policy(autojump_clock: MockClock) -> None:
+    vault = Vault(failures=2)
+
+    @asynccontextmanager
+    async def opened(options: Options, context: DriverContext) -> AsyncIterator[Vault]:
+        yield vault
+
+    registry = Registry.discover([Driver("crypto.test", Options, opened)])
+    async with open_mesh(1, registry=registry) as mesh:
+        node = await mesh.start("app", resources=AWAY)
+        sealed = await encrypted(node, b"x", key="k")
+        assert vault.calls == 3
+        assert await decrypted(node, sealed) == b"x"
+        vault.calls, vault.failures = 0, 100
+        error = await refused(decrypted(node, sealed))
+        assert (error.status, error.message) == (
+            Status.INTERNAL,
+            "failed to perform operation: failed to unwrap the file key: the vault is away",
+        )
+        error = await refused(decrypted(node, sealed))
+        assert (error.status, error.message) == (Status.UNKNOWN, "circuit breaker is open")
+        assert vault.calls == 4
 
 
 async def test_without_a_component_the_answer_is_internal(mesh: Mesh, autojump_clock: MockClock) -> None:

@@ -78,8 +78,8 @@ def key_of_pem(data: bytes) -> Key:
 
 
 def symmetric_key(data: bytes) -> Key:
-    """Base64 of either alphabet, padded or not; what is no base64 is the key itself."""
-    text = data.rstrip(b"=")
+    """Base64 of either alphabet, padded or not, in lines or not; what is no base64 is the key itself."""
+    text = data.translate(None, b"\r\n").rstrip(b"=")
     if _BASE64.fullmatch(text):
         try:
             return Key(base64.b64decode(text + b"=" * (-len(text) % 4), altchars=_alphabet(text)))
