@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import trio
 from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
@@ -305,3 +306,28 @@ def test_scrubbing_takes_any_text_and_is_done_once(text: str) -> None:
 @pytest.mark.parametrize("piece", ["1", "1 ", "a", "1.", "a@", "::", "+1(", "1 a ", "f:", "978 "])
 def test_scrubbing_a_long_hostile_text_takes_no_longer_than_its_length_asks(piece: str) -> None:
     scrub(piece * 20_000)  # the suite's own time limit fails a quadratic expression
+
+
+async def test_a_caller_that_goes_away_ends_the_asking(
+    mesh: Mesh, speaker: Speaker, autojump_clock: MockClock
+) -> None:
+    node = await mesh.start("app", resources=MODEL)
+    began, ended = trio.Event(), trio.Event()
+
+    async def forever(request: ConverseRequest) -> Sequence[ConverseOutput]:
+        began.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    speaker.converse = forever  # type: ignore[method-assign]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.dapr.converse_alpha_2, alpha2(user("x")))
+        await began.wait()
+        nursery.cancel_scope.cancel()
+    with trio.fail_after(5):
+        await ended.wait()
+    error = await refused(node.dapr.converse_alpha_2(alpha2(user("x")), timeout=2))
+    assert error.status is Status.DEADLINE_EXCEEDED
