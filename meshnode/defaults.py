@@ -1,5 +1,5 @@
-"""What a node does where nobody told it otherwise: the embedded state store and broker, name resolution on
-one machine; and what it refuses.
+"""What a node does where nobody told it otherwise: the embedded stores and broker, name resolution on one
+machine; and what it refuses.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from meshnode.registry import Registry, load_options
 
 __all__ = ["Naming", "embedded_components", "name_resolution", "refuse_http_endpoints"]
 
-_STORE, _BROKER = "statestore", "pubsub"
+_EMBEDDED = (("statestore", "state.sqlite"), ("pubsub", "pubsub.sqlite"), ("lockstore", "lock.sqlite"))
 _LOOPBACK = "127.0.0.1"
 _LOCAL_RESOLVERS = ("nameresolution.sqlite",)
 """Resolvers whose answers are only ever used on this machine: nodes then meet on loopback."""
 
 
 def embedded_components(options: NodeOptions, notes: list[str]) -> list[Component]:
-    """What a node without any component gets: a state store and a pub/sub broker, in SQLite files in the
-    user's state folder, which all such nodes on the machine share.
+    """What a node without any component gets: a state store, a pub/sub broker and a lock store, in SQLite
+    files in the user's state folder, which all such nodes on the machine share.
     """
     made = []
-    for name, kind in ((_STORE, "state.sqlite"), (_BROKER, "pubsub.sqlite")):
+    for name, kind in _EMBEDDED:
         path = _state_dir(options) / f"{name}.db"
         notes.append(f"no components are configured: '{name}' is an embedded {kind} in {path}")
         item = MetadataItem(name="connectionString", value=str(path))

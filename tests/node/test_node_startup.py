@@ -199,6 +199,7 @@ def test_the_embedded_components_are_said_to_be_in_use(tmp_path: Path) -> None:
     with node("app", tmp_path) as running:
         running.process.wait_for("'statestore' is an embedded state.sqlite in")
         running.process.wait_for("'pubsub' is an embedded pubsub.sqlite in")
+        running.process.wait_for("'lockstore' is an embedded lock.sqlite in")
 
 
 def test_logs_as_json_are_json_to_the_last_line(tmp_path: Path) -> None:
