@@ -20,7 +20,7 @@ from redis.exceptions import (
 
 from meshnode.errors import ComponentError, ComponentUnavailable, Status
 from meshnode_redis._command import PING, TROUBLE, Lost, on_asyncio, run
-from meshnode_redis._lane import Lane
+from meshnode_redis._lane import Connector, Lane
 from meshnode_redis._options import ConnectionOptions
 from meshnode_redis._private import Private
 from meshnode_redis._script import Arguments
@@ -65,6 +65,14 @@ class Client:
             return self._admitted(self._topology.lane(key, blocking=blocking))
         except TROUBLE as error:
             raise unavailable(self._options, error) from error
+
+    def lanes(self) -> list[Lane]:
+        """One for each server that holds data."""
+        return [self._admitted(lane) for lane in self._topology.lanes()]
+
+    def connectors(self) -> list[Connector]:
+        """One for each server that holds data, for the asyncio side."""
+        return self._topology.connectors()
 
     def error(self, error: Exception) -> ComponentError:
         """What an answer that is an error means to the caller."""

@@ -21,7 +21,7 @@ from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from meshnode_redis._command import TROUBLE, Command, Lost
-from meshnode_redis._lane import Lane, Pace
+from meshnode_redis._lane import Connector, Lane, Pace
 from meshnode_redis._options import ConnectionOptions, seconds
 from meshnode_redis._private import Private
 from meshnode_redis._script import fallback
@@ -53,6 +53,10 @@ class Topology(Protocol):
 
     def lanes(self) -> list[Lane]:
         """One for each server that holds data."""
+        ...
+
+    def connectors(self) -> list[Connector]:
+        """One for each server that holds data, for connections outside of any lane."""
         ...
 
     def slot(self, key: str) -> int:
@@ -201,6 +205,9 @@ class Single:
     def lanes(self) -> list[Lane]:
         return [self._lane]
 
+    def connectors(self) -> list[Connector]:
+        return [self._connector]
+
     def slot(self, key: str) -> int:
         return 0
 
@@ -254,6 +261,9 @@ class Cluster:
 
     def lanes(self) -> list[Lane]:
         return [self._lane_of(node, False) for node in self._client.get_primaries()]
+
+    def connectors(self) -> list[Connector]:
+        return [_NodeConnector(node) for node in self._client.get_primaries()]
 
     def slot(self, key: str) -> int:
         return key_slot(key.encode())
