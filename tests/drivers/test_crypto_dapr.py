@@ -33,6 +33,7 @@ from meshnode_crypto_dapr._jwk import jwk_of, parse_key
 
 from meshnode.errors import ComponentError, ComponentUnavailable, InvalidArgument
 from meshnode.interfaces import CipherRequest, CryptoProvider, DriverContext, SignatureRequest
+from meshnode.testing.conformance import crypto
 
 RSA = rsa.generate_private_key(65537, 2048)
 CURVES = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
@@ -63,6 +64,21 @@ async def keys(path: Path, **files: bytes) -> AsyncIterator[CryptoProvider]:
         (path / name).write_bytes(data)
     async with local(path) as provider:
         yield provider
+
+
+# --- the contract
+
+
+@pytest.mark.parametrize("check", crypto.CHECKS, ids=str)
+async def test_conformance_of_keys_in_files(check: crypto.CryptoCheck, tmp_path: Path) -> None:
+    (tmp_path / "aes").write_bytes(bytes(range(32)))
+    (tmp_path / "rsa.pem").write_bytes(pem(RSA))
+    assert await check.run(crypto.Setup(lambda: local(tmp_path), symmetric="aes", pair="rsa.pem"))
+
+
+@pytest.mark.parametrize("check", crypto.CHECKS, ids=str)
+async def test_conformance_of_keys_in_a_set(check: crypto.CryptoCheck) -> None:
+    assert await check.run(crypto.Setup(lambda: jwks(TEXT), symmetric="aes", pair="pair"))
 
 
 # --- published vectors

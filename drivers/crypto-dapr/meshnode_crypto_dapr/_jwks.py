@@ -74,7 +74,7 @@ class _File:
             stamp = (status.st_mtime_ns, status.st_size)
             if stamp == self._stamp:
                 return
-            keys = keys_of_set(await self._path.read_bytes())
+            keys = await _parsed(await self._path.read_bytes())
         except OSError as error:
             raise ComponentError(f"the JWKS cannot be read: {error.strerror}") from error
         except InvalidArgument as error:
@@ -104,7 +104,7 @@ class _Address:
         seconds = self._options.request_timeout.total_seconds()
         try:
             with trio.fail_after(seconds):
-                self._set = _Set(keys_of_set(await self._fetch()))
+                self._set = _Set(await _parsed(await self._fetch()))
         except trio.TooSlowError:
             raise ComponentUnavailable(f"the JWKS was not there within {seconds:g} s") from None
         except (httpx.TransportError, OSError) as error:
@@ -156,6 +156,11 @@ async def _open(options: JwksOptions, context: DriverContext) -> AsyncIterator[C
         file = _File(text, context)
         await file.load()
         yield KeyProvider(file.find)
+
+
+async def _parsed(data: bytes) -> Mapping[str, Key]:
+    # In a thread: OpenSSL checks private RSA keys when it reads them, which takes milliseconds each.
+    return await trio.to_thread.run_sync(keys_of_set, data)
 
 
 def _given(text: str) -> Mapping[str, Key] | None:

@@ -33,8 +33,11 @@ class _Folder:
         self._root = root
 
     async def find(self, name: str) -> Key:
-        data = await trio.to_thread.run_sync(self._read, name)
-        return parse_key(data, _KINDS.get(Path(name).suffix.lower(), ""))
+        return await trio.to_thread.run_sync(self._load, name)
+
+    def _load(self, name: str) -> Key:
+        # In the thread, too: OpenSSL checks a private RSA key when it reads it, which takes milliseconds.
+        return parse_key(self._read(name), _KINDS.get(Path(name).suffix.lower(), ""))
 
     def _read(self, name: str) -> bytes:
         """Raises `InvalidArgument` for a name that is no file below the folder."""
