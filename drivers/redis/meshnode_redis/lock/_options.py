@@ -28,8 +28,7 @@ class Options(ConnectionOptions):
     processing_timeout: str = option("processingTimeout", UNUSED, default="")
 
     def problems(self) -> list[Problem]:
-        # Named outright: attrs makes a class with slots anew, and `super()` without arguments keeps the old.
-        found = ConnectionOptions.problems(self)
+        found = super().problems()
         if self.failover:
             found.append(Problem("locks do not survive a failover", field="failover", remedy=_REMEDY))
         if self.type == "cluster":
