@@ -14,6 +14,7 @@ behind the node's one trio-asyncio loop, and trio's side only puts commands into
     state/         the state store
     pubsub/        the broker
     bindings/      the binding
+    configuration/ the configuration store
 
 Each type is a package with a `driver` of its own and imports none of the others: a node loads what its
 components need.
