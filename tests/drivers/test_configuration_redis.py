@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio_asyncio
 from meshnode_redis.configuration import Options, driver
-from support.redis_servers import redis_server
+from support.redis_servers import redis_cluster, redis_server
 
 from meshnode.errors import ComponentUnavailable
 from meshnode.interfaces import ConfigurationItem, DriverContext
@@ -125,19 +125,41 @@ async def test_another_database(server):
 
 
 @asynccontextmanager
-async def open_driver_writer(server, db):
+async def open_driver_writer(server, place):
     """Another driver writes; a plain connection of the test's has no database of its own."""
     from meshnode_redis.bindings import Options as Plain
     from meshnode_redis.bindings import driver as binding
 
     from meshnode.interfaces import BindingRequest
 
-    async with binding.open(Plain(host=server.address, db=db), CONTEXT) as opened:
+    where = {"type": place} if place == "cluster" else {"db": place}
+    async with binding.open(Plain(host=server.address, **where), CONTEXT) as opened:
 
         async def write(key, data):
             await opened.invoke(BindingRequest("create", data, {"key": key}))
 
         yield write
+
+
+async def test_cluster(tmp_path):
+    """Every primary tells of its own keys only."""
+    send, receive = trio.open_memory_channel(100)
+    with redis_cluster(tmp_path) as servers:
+        async with (
+            open_driver(Options(host=servers[0].address, type="cluster")) as store,
+            open_driver_writer(servers[0], "cluster") as write,
+            trio.open_nursery() as nursery,
+        ):
+            names = [f"k{number}" for number in range(20)]
+            await nursery.start(partial(store.watch, names, {}, send.send, trio.Event()))
+            await nursery.start(partial(store.watch, [], {}, send.send, trio.Event()))
+            for name in names:
+                await write(name, b"v||1")
+                with trio.fail_after(20):
+                    for _ in range(2):
+                        assert await receive.receive() == {name: ConfigurationItem("v", "1")}
+            assert set(await store.get([], {})) == set(names)
+            nursery.cancel_scope.cancel()
 
 
 def test_metadata_as_in_dapr():

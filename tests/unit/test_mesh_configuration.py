@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 from attrs import frozen
+from google.rpc import error_details_pb2, status_pb2
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from meshnode.errors import ComponentUnavailable, ConfigurationError
@@ -127,6 +128,13 @@ async def subscribed(node: MeshNode, *keys: str, alpha: bool = False) -> AsyncIt
         await stream.cancel()
 
 
+def _reason(error: GRPCError) -> str:
+    info, status = error_details_pb2.ErrorInfo(), status_pb2.Status()
+    status.ParseFromString(error.details or b"")
+    assert status.details[0].Unpack(info)
+    return str(info.reason)
+
+
 async def test_get(mesh: Mesh, settings: Settings, autojump_clock: MockClock) -> None:
     node = await mesh.start("app", resources=STORE)
     for call in (stub(node).get_configuration, stub(node).get_configuration_alpha_1):
@@ -190,6 +198,7 @@ async def test_errors_as_in_dapr(mesh: Mesh, settings: Settings, autojump_clock:
     with pytest.raises(GRPCError, match="configuration store other not found") as caught:
         await stub(node).get_configuration(runtime.GetConfigurationRequest(store_name="other"))
     assert caught.value.status is Status.INVALID_ARGUMENT
+    assert _reason(caught.value) == "ERR_CONFIGURATION_STORE_NOT_FOUND"
     settings.failures.append(ConfigurationError("no"))
     text = r"failed to get \[a b\] from Configuration store settings: no"
     with pytest.raises(GRPCError, match=text) as caught:
@@ -197,6 +206,7 @@ async def test_errors_as_in_dapr(mesh: Mesh, settings: Settings, autojump_clock:
             runtime.GetConfigurationRequest(store_name="settings", keys=["a", "b"])
         )
     assert caught.value.status is Status.INTERNAL
+    assert _reason(caught.value) == "ERR_CONFIGURATION_GET"
     settings.failures.append(ComponentUnavailable("away"))
     with pytest.raises(GRPCError, match=r"failed to subscribe \[a\] from Configuration store") as caught:
         async with subscribed(node, "a"):
