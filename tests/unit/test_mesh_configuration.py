@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import trio
 from attrs import frozen
-from google.rpc import error_details_pb2, status_pb2
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from meshnode.errors import ComponentUnavailable, ConfigurationError
@@ -19,6 +18,8 @@ from meshnode.testing.mesh import Mesh, MeshNode, open_mesh
 from meshnode.transport import GRPCError, Status
 from meshnode.wire.dapr.proto.common import v1 as common
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
+from meshnode.wire.google.rpc import ErrorInfo
+from meshnode.wire.google.rpc import Status as RpcStatus
 
 
 class Settings:
@@ -129,10 +130,10 @@ async def subscribed(node: MeshNode, *keys: str, alpha: bool = False) -> AsyncIt
 
 
 def _reason(error: GRPCError) -> str:
-    info, status = error_details_pb2.ErrorInfo(), status_pb2.Status()
-    status.ParseFromString(error.details or b"")
-    assert status.details[0].Unpack(info)
-    return str(info.reason)
+    for detail in RpcStatus.parse(error.details or b"").details:
+        if detail.type_url.endswith("ErrorInfo"):
+            return ErrorInfo.parse(detail.value).reason
+    return ""
 
 
 async def test_get(mesh: Mesh, settings: Settings, autojump_clock: MockClock) -> None:
