@@ -81,6 +81,14 @@ class Node:
         self.stopping.set()
         self._patience.cancel()
 
+    async def leave(self) -> None:
+        """Take no more events and be found no more, as at the beginning of a shutdown, and go on serving;
+        returns when the deliveries under way have ended.
+        """
+        _log.info("Taking no more events; waiting for those under way")
+        self._leaving.set()
+        await self._inbound.ended.wait()
+
     async def shut_down(self) -> None:
         """Drain within the grace period and log the ledger. What is left then is for the caller to cancel."""
         waiting = len(self.live)

@@ -31,9 +31,15 @@ async def run_node(
     options: NodeOptions,
     *,
     on_app_ready: Callable[[], None] = lambda: None,
+    leave: trio.Event | None = None,
+    on_quiet: Callable[[], None] = lambda: None,
     task_status: trio.TaskStatus[NodeStarted] = trio.TASK_STATUS_IGNORED,
 ) -> int:
-    """Returns the exit code once the node has shut down. Raises what `open_node` raises."""
+    """Returns the exit code once the node has shut down. Raises what `open_node` raises.
+
+    Once `leave` is set the node takes no more events, as at the beginning of a shutdown, and goes on serving;
+    `on_quiet` is called when those under way have ended.
+    """
     tail = LogTail()
     with _logs(options, tail), trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         around = Surroundings(tail=tail)
@@ -43,11 +49,19 @@ async def run_node(
             nursery.start_soon(ends.watch, signals)
             async with open_node(options, resources, surroundings=around, on_app_ready=on_app_ready) as node:
                 ends.node = node
+                if leave is not None:
+                    nursery.start_soon(_leave, node, leave, on_quiet)
                 task_status.started(node.started)
                 await node.stopping.wait()
                 await node.shut_down()
             nursery.cancel_scope.cancel()
     return 0
+
+
+async def _leave(node: Node, leave: trio.Event, on_quiet: Callable[[], None]) -> None:
+    await leave.wait()
+    await node.leave()
+    on_quiet()
 
 
 @final

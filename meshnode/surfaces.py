@@ -222,7 +222,7 @@ def _blocks(
         stop=leaving,
     )
     bindings = build_bindings(parts.opened, plan.policies)
-    output = OutputBindings(bindings)
+    output = OutputBindings(bindings, around.rng)
     reading = InputBindings(
         bindings,
         app=parts.app,

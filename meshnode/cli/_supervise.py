@@ -129,9 +129,12 @@ async def _node_alone(run: AppRun, node: Child, stop: Stop) -> int:
 
 async def _together(run: AppRun, node: Child, app: Child, stop: Stop) -> int:
     async with trio.open_nursery() as nursery:
+        quiet = trio.Event()
         if run.has_port:
-            nursery.start_soon(_tell_when_ready, run, node)
+            nursery.start_soon(_listen, run, node, quiet)
         first = await _first_end((app, node), stop)
+        if first is None and run.has_port:
+            await _quieten(run, node, quiet)
         nursery.cancel_scope.cancel()
     node_failed = first is node and await node.wait() != 0
     if first is node:
@@ -150,10 +153,24 @@ async def _together(run: AppRun, node: Child, app: Child, stop: Stop) -> int:
     return ExitCode.SUCCESS if ours else exit_status(app_code)
 
 
-async def _tell_when_ready(run: AppRun, node: Child) -> None:
+async def _listen(run: AppRun, node: Child, quiet: trio.Event) -> None:
+    """The node's reports, until there will be no more."""
     while (event := await node.report()) is not None:
         if event.get("event") == "app-ready":
             run.say(f"{run.app_id}: application ready")
+        elif event.get("event") == "quiet":
+            quiet.set()
+    quiet.set()
+
+
+async def _quieten(run: AppRun, node: Child, quiet: trio.Event) -> None:
+    """Before the application ends, the node takes no more events, and what it works on is finished.
+
+    An event that the application dies over would count as failed.
+    """
+    await node.tell({"leave": True})
+    with trio.move_on_after(run.node_grace):
+        await quiet.wait()
 
 
 async def _first_end(children: Sequence[Child], stop: Stop) -> Child | None:

@@ -31,12 +31,17 @@ from meshnode.cli._nodeoptions import node_options
 from meshnode.cli._settings import resolve
 
 if TYPE_CHECKING:
+    import trio
+
     from meshnode.cli._flags import Parsed
     from meshnode.config.nodeoptions import NodeOptions, NodeStarted
 
 __all__ = ["main", "run_parsed"]
 
 Report = Callable[[dict[str, Any]], None]
+
+_LEAVING_SECONDS = 5.0
+"""What deliveries get when `meshnode run` was killed, before their application is ended."""
 
 
 def main(args: Sequence[str]) -> int:
@@ -84,7 +89,7 @@ def _run(options: NodeOptions, report: Report, run_info: dict[str, Any]) -> int:
         app_ready = partial(report, {"event": "app-ready"})
         node = partial(run_node, options, on_app_ready=app_ready, task_status=announce)
         try:
-            code = trio.run(_under_run, node) if run_info else trio.run(node)
+            code = trio.run(_under_run, node, report) if run_info else trio.run(node)
         except* ConfigError as group:
             _show_problems(group)
             code = ExitCode.USAGE
@@ -94,19 +99,26 @@ def _run(options: NodeOptions, report: Report, run_info: dict[str, Any]) -> int:
     return int(code or 0)
 
 
-async def _under_run(node: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """A node started by `meshnode run` ends with it, however that ends."""
+async def _under_run(node: Callable[..., Coroutine[Any, Any, int]], report: Report) -> int:
+    """A node started by `meshnode run` takes its wishes, and ends with it, however that ends."""
     import trio
 
+    leave, quiet = trio.Event(), trio.Event()
+
+    def tell() -> None:
+        report({"event": "quiet"})
+        quiet.set()
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_end_with_run)
-        code = await node()
+        nursery.start_soon(_follow_run, leave, quiet)
+        code = await node(leave=leave, on_quiet=tell)
         nursery.cancel_scope.cancel()
     return code
 
 
-async def _end_with_run() -> None:
-    """Standard input is a pipe from `run`. Its end, while we are alive, means that `run` was killed.
+async def _follow_run(leave: trio.Event, quiet: trio.Event) -> None:
+    """Standard input is a pipe from `run`, with a line for each thing that we are to know or do. Its end,
+    while we are alive, means that `run` was killed.
 
     Then the application that it left behind, and whose number it had told us, is ended before this node.
     """
@@ -117,7 +129,13 @@ async def _end_with_run() -> None:
     app_pid = 0
     async with trio.lowlevel.FdStream(os.dup(0)) as pipe:
         async for line in lines(pipe):
-            app_pid = json.loads(line)["app_pid"]
+            told = json.loads(line)
+            app_pid = told.get("app_pid", app_pid)
+            if told.get("leave"):
+                leave.set()
+    leave.set()
+    with trio.move_on_after(_LEAVING_SECONDS):
+        await quiet.wait()
     if app_pid:
         with suppress(ProcessLookupError):
             os.killpg(app_pid, signal.SIGTERM)

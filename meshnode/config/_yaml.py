@@ -111,6 +111,8 @@ def _syntax_problem(error: yaml.YAMLError, text: str) -> tuple[int, str, str, st
         getattr(error, "problem", None) or getattr(error, "reason", None),
     )
     what = ": ".join(part for part in parts if part) or str(error)
+    if "nesting depth" in what:  # PyYAML's own limit, since 6.0.4; it reads ahead of ours
+        return line, "", f"nested more than {_MAX_DEPTH} levels deep", ""
     remedy = "YAML is indented with spaces" if "tab" in what or "'\\t'" in what else ""
     return line, "", f"not valid YAML: {what}", remedy
 

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.redis
 PROMISES = pubsub.Promises(
     features=frozenset({PubSubFeature.BULK_PUBSUB}),
     keeps_order=True,
+    keeps_unclaimed=True,
     keeps_metadata=True,
 )
 

@@ -27,6 +27,7 @@ PROMISES = pubsub.Promises(
     features=frozenset({PubSubFeature.MESSAGE_TTL, PubSubFeature.BULK_PUBSUB}),
     keeps_order=True,
     order_key=True,
+    keeps_unclaimed=True,
     keeps_content_type=True,
     keeps_metadata=True,
 )

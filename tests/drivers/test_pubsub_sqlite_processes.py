@@ -6,11 +6,12 @@ Run as a program, this file is such a process: it publishes or consumes, and pri
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sqlite3
 import sys
-from collections import defaultdict
-from contextlib import closing, contextmanager
+from collections import Counter, defaultdict
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from functools import partial
 
@@ -27,9 +28,10 @@ CONTEXT = DriverContext("pubsub", "app")
 LIMIT, KEYS, MESSAGES = 8, 5, 400
 
 
-def opened(path, lease=300.0):
+def opened(path, lease=300.0, group="app"):
     chosen = Options(
         connection_string=str(path),
+        consumer_id=group,
         concurrency=LIMIT,
         lease_duration=timedelta(seconds=lease),
         redeliver_interval=timedelta(milliseconds=20),
@@ -64,6 +66,18 @@ async def publish(path, _lease):
 
         for who in range(4):
             nursery.start_soon(publisher, who)
+
+
+async def follow(path, group):
+    """Says which messages it got, by their numbers in the file."""
+
+    async def deliver(message):
+        say("got", str(message.position))
+        return Outcome.ACK
+
+    async with opened(path, group=group) as broker, trio.open_nursery() as nursery:
+        await nursery.start(partial(broker.subscribe, SubscribeRequest("t"), deliver, trio.Event()))
+        say("ready")
 
 
 @contextmanager
@@ -178,6 +192,64 @@ async def test_a_publisher_that_is_killed(path):
     assert len(inbox.came) == len(set(inbox.came))
 
 
+async def test_what_killed_publishers_left_waits_for_the_first_group(path):
+    """Nobody has subscribed while the publishers lived. Then all comes, once and in order."""
+    sent, positions = Counter(), []
+    for _ in range(2):
+        with running("publish", path) as victim:
+            await trio.to_thread.run_sync(partial(victim.wait_for, "sent 3:50"))
+            victim.end(signal.SIGKILL)
+            sent.update(said(victim, "sent"))
+    inbox = Inbox()
+
+    async def note(message):
+        positions.append(message.position)
+        return await inbox(message)
+
+    async with opened(path) as broker, trio.open_nursery() as nursery:
+        stop = trio.Event()
+        request = SubscribeRequest("t", max_in_flight=1)
+        await nursery.start(partial(broker.subscribe, request, note, stop))
+        await inbox.until(lambda came: sent <= Counter(came))
+        stop.set()
+    assert sent["0:0"] == 2
+    assert positions == list(range(1, len(positions) + 1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_publisher_and_the_first_groups_start_at_once(path, seed):
+    """One group comes first and gets all, the others all from some message on, nobody anything twice."""
+    roles = [("publish", "300"), ("follow", "a"), ("follow", "b"), ("follow", "c")]
+    random.Random(seed).shuffle(roles)
+    with ExitStack() as stack:
+        found = {
+            option: stack.enter_context(process([sys.executable, __file__, role, str(path), option]))
+            for role, option in roles
+        }
+        publisher = found.pop("300")
+        for follower in found.values():
+            await trio.to_thread.run_sync(partial(follower.wait_for, "ready"))
+        at = len(publisher.lines)
+        await trio.to_thread.run_sync(partial(publisher.wait_for, "sent", after=at))
+        publisher.end(signal.SIGKILL)
+        with closing(sqlite3.connect(path)) as connection, trio.fail_after(60):
+            for _ in range(6000):
+                if connection.execute("SELECT max(size), count(*) FROM pubsub_groups").fetchone() == (0, 3):
+                    break
+                await trio.sleep(0.01)
+            (last,) = connection.execute(
+                "SELECT seq FROM sqlite_sequence WHERE name = 'pubsub_messages'"
+            ).fetchone()
+        for follower in found.values():
+            follower.end(signal.SIGKILL)
+        got = [sorted(int(number) for number in said(follower, "got")) for follower in found.values()]
+    every = list(range(1, last + 1))
+    assert every in got
+    for numbers in got:
+        assert numbers == every[len(every) - len(numbers) :]
+    assert len(every) >= len(set(said(publisher, "sent"))) > 0
+
+
 async def test_a_consumer_that_is_stopped_and_goes_on(path):
     """Its leases lapse and others take over; when it goes on it does no harm, and works again."""
     await make_group(path)
@@ -251,4 +323,6 @@ async def test_the_dead_are_buried(path):
 
 
 if __name__ == "__main__":
-    trio.run({"consume": consume, "publish": publish}[sys.argv[1]], sys.argv[2], sys.argv[3])
+    trio.run(
+        {"consume": consume, "publish": publish, "follow": follow}[sys.argv[1]], sys.argv[2], sys.argv[3]
+    )

@@ -13,6 +13,7 @@ from typing import IO
 
 import pytest
 from support.processes import wait_until
+from support.redis_servers import free_port
 
 from meshnode.cli._records import live_records, wait_gone
 
@@ -45,6 +46,26 @@ signal.signal(signal.SIGINT, end)
 print("waiting", flush=True)
 while True:
     signal.pause()
+"""
+SLOW = """
+import os, time
+from dapr.ext.grpc import App, SubscriptionMessage
+
+app = App()
+
+@app.subscribe(pubsub_name="pubsub", topic="orders", dead_letter_topic="dead")
+def order(event: SubscriptionMessage) -> None:
+    print("began", flush=True)
+    while not os.path.exists("go"):
+        time.sleep(0.02)
+    print("finished", flush=True)
+
+@app.subscribe(pubsub_name="pubsub", topic="dead")
+def dead(event: SubscriptionMessage) -> None:
+    print("dead letter", flush=True)
+
+print("serving", flush=True)
+app.run(int(os.environ["APP_PORT"]))
 """
 
 
@@ -112,6 +133,34 @@ def test_signals(folder: Path, number: int, code: int) -> None:
     assert returncode == code
     assert f"app got {signal.Signals(number).name}" in out
     assert out.index("app got") < out.index("Shutdown complete")
+
+
+def test_an_event_under_way_is_finished_before_the_application_ends(folder: Path) -> None:
+    """The application ends at once when it is asked to; so it is asked when the event is done."""
+    (folder / "slow.py").write_text(SLOW)
+    (folder / "resources" / "pubsub.yaml").write_text(
+        textwrap.dedent("""
+            apiVersion: dapr.io/v1alpha1
+            kind: Component
+            metadata: {name: pubsub}
+            spec: {type: pubsub.in-memory, version: v1}
+        """)
+    )
+    port = str(free_port())
+    process = start(folder, [*ONE, "--app-port", port, "--", sys.executable, "slow.py"])
+    assert process.stdout is not None
+    until(process.stdout, "subscribed to topic orders")
+    publish = ["publish", "orders", "--data", "1", "--app-id", "one"]
+    done = subprocess.run([sys.executable, "-m", "meshnode", *publish], check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    until(process.stdout, "began")
+    process.send_signal(signal.SIGTERM)
+    until(process.stdout, "Taking no more events")
+    (folder / "go").touch()
+    _, out, err = finish(process)
+    assert "finished" in out
+    assert "dead letter" not in out
+    assert out.index("finished") < out.index("Shutdown complete"), err
 
 
 def test_stop_from_another_terminal(folder: Path) -> None:

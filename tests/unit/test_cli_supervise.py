@@ -31,12 +31,16 @@ class FakeChild:
     after: float | None = None
     code: int = 0
     slow: float = 0.0
+    quiet_after: float | None = None
+    _told: trio.Event = field(factory=trio.Event)
     _ended: trio.Event = field(factory=trio.Event)
     returncode: int | None = None
     pid: int = 4711
 
     async def tell(self, event: dict[str, Any]) -> None:
         self.journal.append(f"{self.name} is told {event}")
+        if "leave" in event:
+            self._told.set()
 
     async def wait(self) -> int:
         await self._ended.wait()
@@ -62,6 +66,12 @@ class FakeChild:
             await trio.sleep(self.slow)
         if self.reports:
             return self.reports.pop(0)
+        if self.quiet_after is not None:
+            await self._told.wait()
+            await trio.sleep(self.quiet_after)
+            self.quiet_after = None
+            self.journal.append(f"{self.name} is quiet")
+            return {"event": "quiet"}
         await self._ended.wait()
         return None
 
@@ -147,6 +157,22 @@ async def test_a_signal_reaches_the_application_first(
         assert await supervise(world.plan(), world.launch, stop) == code
     name = signal.Signals(number).name
     assert world.journal[-4:] == [f"app<-{name}", "app ends", "node<-SIGTERM", "node ends"]
+
+
+@pytest.mark.parametrize(("seconds", "quiet"), [(1, True), (60, False)])
+async def test_the_node_finishes_its_events_before_the_application_ends(
+    world: World, autojump_clock: trio.testing.MockClock, seconds: float, quiet: bool
+) -> None:
+    """Within the node's grace period."""
+    world.node.quiet_after = seconds
+    stop = Stop()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_later, stop, signal.SIGTERM)
+        await supervise(world.plan(has_port=True, node_grace=5), world.launch, stop)
+    expected = ["node is told {'leave': True}", *(["node is quiet"] if quiet else [])]
+    assert world.journal[-4 - len(expected) :] == [
+        *expected, "app<-SIGTERM", "app ends", "node<-SIGTERM", "node ends"
+    ]  # fmt: skip
 
 
 async def test_a_stubborn_application_is_killed(world: World, autojump_clock: trio.testing.MockClock) -> None:

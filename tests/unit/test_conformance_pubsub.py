@@ -23,6 +23,7 @@ PROMISES = pubsub.Promises(
     ),
     keeps_order=True,
     order_key=True,
+    keeps_unclaimed=True,
     keeps_content_type=True,
     keeps_metadata=True,
     wildcard=pubsub.Wildcard("{}*", ("{}-a", "{}-b"), ("x{}", "y{}")),
@@ -31,13 +32,19 @@ PROMISES = pubsub.Promises(
 
 
 class Wrapper:
-    """A sound broker, for subclasses to break. Wildcards end in `*` and only that publish sees them."""
+    """A sound broker, for subclasses to break. Wildcards end in `*` and only that publish sees them. `kept`
+    has what came before a topic's first subscription, `claimed` the topics that had one.
+    """
 
     patterns: set[str]
+    kept: dict[str, list[PublishRequest]]
+    claimed: set[str]
 
     def __init__(self, inner, shared):
         self.inner = inner
         self.patterns = shared.setdefault("patterns", set())
+        self.kept = shared.setdefault("kept", {})
+        self.claimed = shared.setdefault("claimed", set())
         self.shared = shared
 
     @property
@@ -47,6 +54,8 @@ class Wrapper:
     async def publish(self, request):
         if "refuse" in request.metadata:
             raise PubSubError("refused")
+        if request.topic not in self.claimed:
+            self.kept.setdefault(request.topic, []).append(request)
         await self.inner.publish(request)
         for pattern in self.patterns:
             if request.topic.startswith(pattern[:-1]):
@@ -70,7 +79,17 @@ class Wrapper:
         def named(message):
             return deliver(attrs.evolve(message, topic=message.metadata.get("t", message.topic)))
 
+        self.claimed.add(request.topic)
+        if kept := self.kept.pop(request.topic, ()):
+            await self.make_group(request)
+            for one in kept:
+                await self.inner.publish(one)
         await self.inner.subscribe(request, partial(self.hand, named), stop, task_status=task_status)
+
+    async def make_group(self, request):
+        stop = trio.Event()
+        stop.set()
+        await self.inner.subscribe(request, self.hand, stop, task_status=trio.TASK_STATUS_IGNORED)
 
     async def hand(self, deliver, message):
         return await deliver(message)
@@ -117,9 +136,10 @@ class DeliversTwice(Wrapper):
 
 
 class StartsTooSoon(Wrapper):
-    """Says that it is subscribed, and subscribes a moment later."""
+    """Says that it is subscribed, and subscribes a moment later: what comes in between is lost."""
 
     async def subscribe(self, request, deliver, stop, *, task_status):
+        self.claimed.add(request.topic)
         task_status.started()
         await trio.sleep(0.001)
         await super().subscribe(request, deliver, stop, task_status=trio.TASK_STATUS_IGNORED)
@@ -323,6 +343,14 @@ class ForgetsGroups(Wrapper):
             await super().publish(request)
 
 
+class KeepsOnlyForGroups(Wrapper):
+    """What comes before the first subscription is nobody's."""
+
+    async def publish(self, request):
+        if request.topic in self.claimed:
+            await super().publish(request)
+
+
 class IgnoresKeys(Wrapper):
     async def publish(self, request):
         await super().publish(attrs.evolve(request, metadata={}))
@@ -362,6 +390,7 @@ BROKEN = {
     SwallowsCancellation: "cancelled_subscriptions_leave_no_consumer_behind",
     LeavesAPhantom: "cancelled_subscriptions_leave_no_consumer_behind",
     ForgetsGroups: "a_group_keeps_what_comes_while_nobody_reads",
+    KeepsOnlyForGroups: "the_first_group_receives_what_came_before",
     IgnoresKeys: "each_key_keeps_its_order_across_consumers",
     Reverses: "one_at_a_time_keeps_the_order",
 }
@@ -408,6 +437,7 @@ async def test_what_is_not_promised_is_not_checked(autojump_clock):
         "retry_comes_again",
         "consumers_of_a_group_share",
         "a_group_keeps_what_comes_while_nobody_reads",
+        "the_first_group_receives_what_came_before",
         "one_at_a_time_keeps_the_order",
         "wildcards_match",
     }

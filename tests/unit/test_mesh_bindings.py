@@ -171,6 +171,7 @@ async def test_an_operation_reaches_the_backend_and_comes_back(
         "create", b"x", "value", "seen",
     )  # fmt: skip
     assert "dapr-api-token" not in seen.metadata
+    assert seen.metadata["traceparent"].startswith("00-")
     found = await node.dapr.get_metadata(runtime.GetMetadataRequest())
     listed = {one.name: one.capabilities for one in found.registered_components}
     assert listed["source"] == ["INPUT_BINDING", "OUTPUT_BINDING"]

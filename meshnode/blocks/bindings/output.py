@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from functools import partial
 from typing import final
@@ -18,6 +19,7 @@ from meshnode.errors import (
     Status,
 )
 from meshnode.interfaces import BindingRequest, BindingResult
+from meshnode.telemetry.tracecontext import next_traceparent
 from meshnode.transport import HeaderBlock
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
 
@@ -34,13 +36,16 @@ _NOT_PASSED = frozenset(
 class OutputBindings:
     """The output side of a node's bindings."""
 
-    def __init__(self, bindings: Mapping[str, Binding]) -> None:
+    def __init__(self, bindings: Mapping[str, Binding], rng: random.Random) -> None:
+        self._rng = rng
         self._bindings = {name: one for name, one in bindings.items() if one.output is not None}
 
     async def invoke(
         self, request: runtime.InvokeBindingRequest, headers: HeaderBlock, call: Call
     ) -> runtime.InvokeBindingResponse:
         metadata = _with_headers(request.metadata, headers)
+        incoming = metadata.get("traceparent", "").encode("ascii", "replace")
+        metadata["traceparent"] = next_traceparent(incoming or None, self._rng).decode()
         try:
             result = await self.send(
                 request.name, BindingRequest(request.operation, request.data, metadata), call

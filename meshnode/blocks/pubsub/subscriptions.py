@@ -106,21 +106,21 @@ class Subscriptions:
         )
         call.target = subscription.name
         receiver = StreamReceiver(stream)
-        with self._listed(subscription):
-            async with trio.open_nursery() as nursery:
-                delivery = self._delivery(subscription, receiver, self._stop)
+        async with trio.open_nursery() as nursery:
+            delivery = self._delivery(subscription, receiver, self._stop)
 
-                async def hold(*, task_status: trio.TaskStatus[None]) -> None:
-                    await keep_subscribed(
-                        subscription, delivery, self._stop, task_status=task_status, patient=False
-                    )
-                    nursery.cancel_scope.cancel()
+            async def hold(*, task_status: trio.TaskStatus[None]) -> None:
+                await keep_subscribed(
+                    subscription, delivery, self._stop, task_status=task_status, patient=False
+                )
+                nursery.cancel_scope.cancel()
 
-                await nursery.start(hold)
-                if not self._stop.is_set():
-                    await receiver.confirm()
+            await nursery.start(hold)
+            if not self._stop.is_set():
+                await receiver.confirm()
+                with self._listed(subscription):
                     await receiver.listen()
-                    nursery.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
         self._check_stop()
 
     async def _initial(self, stream: EventStream) -> runtime.SubscribeTopicEventsRequestInitialAlpha1:

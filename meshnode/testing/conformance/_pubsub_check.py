@@ -55,6 +55,7 @@ class Promises:
     `groups`: each consumer group receives every message.
     `competing`: the consumers of one group share its messages.
     `durable`: a group keeps what is published while it has no consumer.
+    `keeps_unclaimed`: what is published before anybody has subscribed waits for the topic's first group.
     `redelivers`: `RETRY`, a failed and a cancelled delivery make the message come again.
     `side_by_side`: deliveries of one topic run beside each other, up to the limit; one that is to be tried
     again holds up no other.
@@ -73,6 +74,7 @@ class Promises:
     side_by_side: bool = True
     keeps_order: bool = False
     order_key: bool = False
+    keeps_unclaimed: bool = False
     keeps_content_type: bool = False
     keeps_metadata: bool = False
     wildcard: Wildcard = Wildcard()

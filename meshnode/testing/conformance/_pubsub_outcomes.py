@@ -294,6 +294,20 @@ async def a_group_keeps_what_comes_while_nobody_reads(probe: Probe) -> None:
         again.expect_once(bodies, "what was published meanwhile")
 
 
+async def the_first_group_receives_what_came_before(probe: Probe) -> None:
+    """Also when the publisher has gone meanwhile; and then what comes after."""
+    bodies = [b"%d" % number for number in range(10)]
+    async with probe.open("publisher") as elsewhere:
+        await probe.publish(elsewhere, *bodies)
+    async with probe.open() as broker, probe.reading(broker, limit=1) as first:
+        await probe.publish(broker, b"after")
+        await first.has_finished(11)
+        await probe.nothing_more_comes()
+        first.expect_once([*bodies, b"after"], "the first group of a topic that was published to before")
+        if probe.setup.promises.keeps_order:
+            expect(first.received == [*bodies, b"after"], f"out of order: {first.received}")
+
+
 def _competing(promises: Promises) -> bool:
     return promises.competing
 
@@ -330,4 +344,5 @@ CHECKS = (
         when=lambda promises: promises.competing and promises.side_by_side,
     ),
     *collect(a_group_keeps_what_comes_while_nobody_reads, when=lambda promises: promises.durable),
+    *collect(the_first_group_receives_what_came_before, when=lambda promises: promises.keeps_unclaimed),
 )
