@@ -26,6 +26,7 @@ __all__ = ["Surroundings", "api_listeners", "asyncio_loop", "join_address", "lim
 
 _LOOPBACK = "127.0.0.1"
 _UNLIMITED = (1 << 32) - 1
+_LAST_PASSES_SECONDS = 1.0
 _APP_BACKOFF = Backoff(initial=0.1, maximum=1.0)
 """An application restarts on the same machine within seconds; gRPC's two minutes between attempts are for
 the network.
@@ -124,5 +125,11 @@ async def asyncio_loop(needed: bool) -> AsyncIterator[None]:
         return
     import trio_asyncio
 
-    async with trio_asyncio.open_loop():  # type: ignore[attr-defined]
-        yield
+    async with trio_asyncio.open_loop() as loop:  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            # What has been closed gives its socket back in the loop's next passes.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_PASSES_SECONDS):
+                for _ in range(2):
+                    await loop.synchronize()
