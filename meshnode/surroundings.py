@@ -5,6 +5,7 @@ knows the difference.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -23,6 +24,8 @@ from meshnode.telemetry.logs import LogTail
 from meshnode.transport import AnyListener, Backoff, KeepAlive, Limits, open_channel, open_listeners
 
 __all__ = ["Surroundings", "api_listeners", "asyncio_loop", "join_address", "limits_of", "open_app"]
+
+_log = logging.getLogger("meshnode.asyncio")
 
 _LOOPBACK = "127.0.0.1"
 _UNLIMITED = (1 << 32) - 1
@@ -119,6 +122,9 @@ def _unverified_tls() -> SSLContext:
 async def asyncio_loop(needed: bool) -> AsyncIterator[None]:
     """The node's one asyncio loop, where a driver needs it; a node whose drivers speak trio never pays for
     asyncio.
+
+    What a library's own task fails with, and nobody asks for, is a line in the log: by itself trio-asyncio
+    would end the loop over it, and with it every component and the node.
     """
     if not needed:
         yield
@@ -126,6 +132,7 @@ async def asyncio_loop(needed: bool) -> AsyncIterator[None]:
     import trio_asyncio
 
     async with trio_asyncio.open_loop() as loop:  # type: ignore[attr-defined]
+        loop.set_exception_handler(_left_behind)
         try:
             yield
         finally:
@@ -133,3 +140,8 @@ async def asyncio_loop(needed: bool) -> AsyncIterator[None]:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_PASSES_SECONDS):
                 for _ in range(2):
                     await loop.synchronize()
+
+
+def _left_behind(loop: Any, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    _log.warning("asyncio: %s: %r", context.get("message", "an error that nobody asked for"), error)

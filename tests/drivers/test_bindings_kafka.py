@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pytest
 import trio
-import trio_asyncio
 from aiokafka import AIOKafkaConsumer
 from meshnode_kafka import BindingOptions, binding
 from support.kafka_servers import members, on_asyncio, shared_broker, subscribed
@@ -15,6 +14,7 @@ from support.kafka_servers import members, on_asyncio, shared_broker, subscribed
 from meshnode.errors import BindingError, InvalidArgument, Status
 from meshnode.interfaces import BindingRequest, DriverContext, Outcome
 from meshnode.registry import load_options
+from meshnode.surroundings import asyncio_loop
 from meshnode.testing.conformance import bindings as conformance
 
 CONTEXT = DriverContext("queue", "app")
@@ -36,7 +36,7 @@ def options(broker, **more):
 
 @asynccontextmanager
 async def opened(broker, **more):
-    async with trio_asyncio.open_loop(), binding.open(options(broker, **more), CONTEXT) as component:
+    async with asyncio_loop(True), binding.open(options(broker, **more), CONTEXT) as component:
         yield component
 
 
@@ -53,7 +53,7 @@ async def test_input(check, broker):
         async with binding.open(fields, CONTEXT) as beside:
             await beside.invoke(create(data))
 
-    async with trio_asyncio.open_loop():
+    async with asyncio_loop(True):
         setup = conformance.InputSetup(lambda: binding.open(fields, CONTEXT), fire)
         assert await check.run(setup)
 
@@ -61,7 +61,7 @@ async def test_input(check, broker):
 @pytest.mark.parametrize("check", conformance.OUTPUT_CHECKS, ids=str)
 async def test_output(check, broker):
     fields = options(broker, publish_topic="output")
-    async with trio_asyncio.open_loop():
+    async with asyncio_loop(True):
         setup = conformance.OutputSetup(lambda: binding.open(fields, CONTEXT), create(b"x"))
         assert await check.run(setup)
 

@@ -7,13 +7,13 @@ from functools import partial
 
 import pytest
 import trio
-import trio_asyncio
 from meshnode_redis.bindings import Options, driver
 from support.redis_servers import redis_cluster, redis_server
 
 from meshnode.errors import BindingError, ComponentUnavailable, ConfigError, InvalidArgument
 from meshnode.interfaces import BindingRequest, DriverContext, InputBinding, OutputBinding
 from meshnode.registry import Registry, load_options
+from meshnode.surroundings import asyncio_loop
 
 pytestmark = pytest.mark.redis
 
@@ -22,7 +22,7 @@ CONTEXT = DriverContext("binding", "app")
 
 @asynccontextmanager
 async def open_driver(options):
-    async with trio_asyncio.open_loop(), driver.open(options, CONTEXT) as binding:
+    async with asyncio_loop(True), driver.open(options, CONTEXT) as binding:
         yield binding
 
 

@@ -11,7 +11,6 @@ from functools import partial
 
 import pytest
 import trio
-import trio_asyncio
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
 from hypothesis import given
@@ -24,6 +23,7 @@ from support.redis_servers import free_port
 from meshnode.errors import BindingError, ComponentUnavailable, ConfigError, InvalidArgument
 from meshnode.interfaces import BindingRequest, DriverContext, OutputBinding
 from meshnode.registry import load_options
+from meshnode.surroundings import asyncio_loop
 from meshnode.testing.conformance import bindings
 
 CONTEXT = DriverContext("mail", "app", wall=lambda: 1_800_000_000.0)
@@ -86,7 +86,7 @@ def tls(tmp_path):
 @asynccontextmanager
 async def opened(port, **options):
     given_options = Options(host="127.0.0.1", port=port, **{**WHO, **options})
-    async with trio_asyncio.open_loop(), driver.open(given_options, CONTEXT) as binding:
+    async with asyncio_loop(True), driver.open(given_options, CONTEXT) as binding:
         yield binding
 
 

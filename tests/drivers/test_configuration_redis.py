@@ -7,13 +7,13 @@ from functools import partial
 
 import pytest
 import trio
-import trio_asyncio
 from meshnode_redis.configuration import Options, driver
 from support.redis_servers import redis_cluster, redis_server
 
 from meshnode.errors import ComponentUnavailable
 from meshnode.interfaces import ConfigurationItem, DriverContext
 from meshnode.registry import Registry, load_options
+from meshnode.surroundings import asyncio_loop
 from meshnode.testing.conformance import configuration
 
 pytestmark = pytest.mark.redis
@@ -23,7 +23,7 @@ CONTEXT = DriverContext("settings", "app")
 
 @asynccontextmanager
 async def open_driver(options):
-    async with trio_asyncio.open_loop(), driver.open(options, CONTEXT) as store:
+    async with asyncio_loop(True), driver.open(options, CONTEXT) as store:
         yield store
 
 

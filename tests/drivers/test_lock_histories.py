@@ -17,7 +17,6 @@ import meshnode_lock_sqlite
 import meshnode_redis.lock
 import pytest
 import trio
-import trio_asyncio
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -28,6 +27,7 @@ from support.processes import process
 from support.redis_servers import redis_server
 
 from meshnode.interfaces import DriverContext
+from meshnode.surroundings import asyncio_loop
 
 CONTEXT = DriverContext("lockstore", "app")
 CLIENTS, KILLS = 5, 5
@@ -52,7 +52,7 @@ async def test_redis_that_is_killed(tmp_path):
             await client.work(stop)
 
     with redis_server(tmp_path, persistent=True) as server:
-        async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
+        async with asyncio_loop(True), trio.open_nursery() as nursery:
             for number in range(CLIENTS):
                 nursery.start_soon(work, f"c{number}")
             for _ in range(KILLS):
@@ -72,7 +72,7 @@ async def test_redis_that_forgets_is_found_out(tmp_path):
     """The check's own check: without its file the server gives a lock away twice. (Tokens rise even so.)"""
     history = History()
     with redis_server(tmp_path, persistent=False) as server:
-        async with trio_asyncio.open_loop(), redis_client(server, "one", history) as one:
+        async with asyncio_loop(True), redis_client(server, "one", history) as one:
             assert await one.lock("r", "before", 60) is Answer.GRANTED
             server.kill()
             server.start()

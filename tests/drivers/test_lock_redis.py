@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 
 import pytest
-import trio_asyncio
 from meshnode_redis.lock import Options, driver
 from support.redis_servers import free_port, proxy, redis_server, sentinel_group
 
 from meshnode.errors import ComponentUnavailable, ConfigError, LockError
 from meshnode.interfaces import DriverContext, UnlockOutcome
 from meshnode.registry import Registry, load_options
+from meshnode.surroundings import asyncio_loop
 from meshnode.testing.conformance import lock
 
 pytestmark = pytest.mark.redis
@@ -22,7 +22,7 @@ RESOURCE = "lock||app||r"
 
 @asynccontextmanager
 async def open_driver(address):
-    async with trio_asyncio.open_loop(), driver.open(Options(host=address), CONTEXT) as locks:
+    async with asyncio_loop(True), driver.open(Options(host=address), CONTEXT) as locks:
         yield locks
 
 
@@ -41,7 +41,7 @@ async def locks(server):
 
 @pytest.mark.parametrize("check", lock.CHECKS, ids=str)
 async def test_conformance(check, server):
-    async with trio_asyncio.open_loop():
+    async with asyncio_loop(True):
         await check.run(lock.Setup(lambda: driver.open(Options(host=server.address), CONTEXT)))
 
 
@@ -99,7 +99,7 @@ async def test_a_server_that_goes_and_comes_back_remembers(tmp_path):
 
 async def test_no_server():
     options = Options(host=f"127.0.0.1:{free_port()}")
-    async with trio_asyncio.open_loop():
+    async with asyncio_loop(True):
         with pytest.raises(ComponentUnavailable, match=options.host):
             async with driver.open(options, CONTEXT):
                 pass
@@ -107,7 +107,7 @@ async def test_no_server():
 
 async def test_a_server_with_replicas_is_refused(tmp_path):
     with sentinel_group(tmp_path) as (master, _, _):
-        async with trio_asyncio.open_loop():
+        async with asyncio_loop(True):
             with pytest.raises(ConfigError, match="has replicas"):
                 async with driver.open(Options(host=master.address), CONTEXT):
                     pass

@@ -9,7 +9,6 @@ from functools import partial
 
 import pytest
 import trio
-import trio_asyncio
 from meshnode_jetstream import Options, driver
 from nats.js.api import ConsumerConfig, DiscardPolicy
 from nats.js.errors import NotFoundError
@@ -32,6 +31,7 @@ from meshnode.interfaces import (
     SubscribeRequest,
 )
 from meshnode.registry import load_options
+from meshnode.surroundings import asyncio_loop
 from meshnode.testing.conformance import pubsub
 
 CONTEXT = DriverContext("pubsub", "app")
@@ -55,7 +55,7 @@ def server(tmp_path_factory):
 @pytest.fixture
 async def loop(server):
     """A trio-asyncio loop, and a stream for every topic of one word."""
-    async with trio_asyncio.open_loop():
+    async with asyncio_loop(True):
         await jetstream_api(server, "add_stream", name="ALL", subjects=["*"])
         yield
 
@@ -404,7 +404,7 @@ async def test_a_domain(tmp_path):
     if find_nats_server() is None:
         pytest.skip("nats-server is not installed")
     with nats_server(tmp_path, domain="hub") as other:
-        async with trio_asyncio.open_loop():
+        async with asyncio_loop(True):
             await jetstream_api(other, "add_stream", name="ALL", subjects=["*"])
             async with opened(other, domain="hub", durable_name="d") as broker:
                 await broker.publish(PublishRequest("t", b"1"))

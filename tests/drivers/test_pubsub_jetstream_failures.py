@@ -14,7 +14,6 @@ import nkeys
 import pytest
 import trio
 import trio.testing
-import trio_asyncio
 import trustme
 from meshnode_jetstream import Options, driver
 from support.nats_servers import find_nats_server, jetstream_api, nats_server
@@ -22,6 +21,7 @@ from support.redis_servers import free_port
 
 from meshnode.errors import BulkPublishError, ComponentUnavailable, ConfigError
 from meshnode.interfaces import DriverContext, Outcome, PublishRequest, SubscribeRequest
+from meshnode.surroundings import asyncio_loop
 
 CONTEXT = DriverContext("pubsub", "app")
 
@@ -36,7 +36,7 @@ def server(tmp_path):
 
 @pytest.fixture
 async def stream(server):
-    async with trio_asyncio.open_loop():
+    async with asyncio_loop(True):
         await jetstream_api(server, "add_stream", name="S", subjects=["t", "u"])
         yield
 
@@ -111,7 +111,7 @@ async def until_it_works(operation, *arguments):
 
 async def test_no_server_at_open():
     options = Options(nats_url=f"nats://127.0.0.1:{free_port()}")
-    async with trio_asyncio.open_loop():
+    async with asyncio_loop(True):
         with trio.fail_after(20), pytest.raises(ComponentUnavailable, match="127"):
             async with driver.open(options, CONTEXT):
                 pass
@@ -303,7 +303,7 @@ async def test_a_token(tmp_path):
     if find_nats_server() is None:
         pytest.skip("nats-server is not installed")
     with nats_server(tmp_path, "authorization { token: secret }") as server:
-        async with trio_asyncio.open_loop():
+        async with asyncio_loop(True):
             # The server may hang up before it has been read what it says.
             with trio.fail_after(20), pytest.raises(ComponentUnavailable, match=r"Authorization|reset|EOF"):
                 async with opened(server, token="wrong"):
@@ -331,7 +331,7 @@ async def test_signing_in_with_a_jwt(tmp_path):
         ]
     )
     with nats_server(tmp_path, config) as server:
-        async with trio_asyncio.open_loop():
+        async with asyncio_loop(True):
             seed = bytes(user.seed).decode()
             jwt = token(account, user, "user", {"subs": -1, "data": -1, "payload": -1})
             async with opened(server, jwt=jwt, seed_key=seed) as broker:
@@ -402,7 +402,7 @@ async def test_a_client_certificate(tmp_path, monkeypatch):
     files = f'cert_file: "{tmp_path}/server.pem", key_file: "{tmp_path}/server.pem"'
     tls = f'tls {{ {files}, ca_file: "{tmp_path}/ca.pem", verify: true }}'
     with nats_server(tmp_path, tls) as server:
-        async with trio_asyncio.open_loop():
+        async with asyncio_loop(True):
             for certificate, key in (
                 (str(tmp_path / "client.pem"), str(tmp_path / "client.key")),
                 ((tmp_path / "client.pem").read_text(), (tmp_path / "client.key").read_text()),

@@ -9,7 +9,6 @@ from functools import partial
 
 import pytest
 import trio
-import trio_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from meshnode_kafka import Options, pubsub
 from meshnode_kafka._records import partitioner
@@ -26,6 +25,7 @@ from support.kafka_servers import (
 
 from meshnode.errors import BulkPublishError, InvalidArgument, PubSubError, Status
 from meshnode.interfaces import DriverContext, Outcome, PublishRequest, PubSubFeature, SubscribeRequest
+from meshnode.surroundings import asyncio_loop
 from meshnode.testing.conformance import pubsub as conformance
 
 CONTEXT = DriverContext("pubsub", "app")
@@ -51,7 +51,7 @@ def broker(tmp_path_factory):
 
 @asynccontextmanager
 async def opened(broker, **more):
-    async with trio_asyncio.open_loop():
+    async with asyncio_loop(True):
         options = Options(**{"brokers": broker.address, "auth_type": "none", **QUICK, **more})
         async with pubsub.open(options, CONTEXT) as component:
             yield component
@@ -68,7 +68,7 @@ async def test_conformance(check, broker):
         options = Options(brokers=broker.address, auth_type="none", consumer_group=group, **QUICK)
         return pubsub.open(options, CONTEXT)
 
-    async with trio_asyncio.open_loop():
+    async with asyncio_loop(True):
         assert await check.run(conformance.Setup(open_group, PROMISES))
 
 
@@ -186,7 +186,7 @@ async def test_a_failed_message_holds_up_its_partition_and_no_other(broker):
 
 
 async def create_topic_in(broker, name, partitions, **configs):
-    async with trio_asyncio.open_loop():
+    async with asyncio_loop(True):
         await create_topic(broker.address, name, partitions, configs)
 
 

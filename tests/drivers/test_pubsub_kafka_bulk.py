@@ -10,7 +10,6 @@ from functools import partial
 
 import pytest
 import trio
-import trio_asyncio
 from meshnode_kafka import Options, pubsub
 from support.kafka_servers import (
     committed,
@@ -24,6 +23,7 @@ from support.kafka_servers import (
 from meshnode.blocks.pubsub.batches import Batches
 from meshnode.errors import ComponentUnavailable
 from meshnode.interfaces import DriverContext, Outcome, PublishRequest, SubscribeRequest
+from meshnode.surroundings import asyncio_loop
 
 CONTEXT = DriverContext("pubsub", "app")
 FOR_EVER = 1000.0
@@ -45,7 +45,7 @@ async def opened(broker, group, **more):
     options = Options(
         **{"brokers": broker.address, "auth_type": "none", "consumer_id": group, **quick, **more}
     )
-    async with trio_asyncio.open_loop(), pubsub.open(options, CONTEXT) as component:
+    async with asyncio_loop(True), pubsub.open(options, CONTEXT) as component:
         yield component
 
 
@@ -92,7 +92,7 @@ def requests(topic, several, partitions=1):
 
 
 async def create_topic_in(broker, name, partitions):
-    async with trio_asyncio.open_loop():
+    async with asyncio_loop(True):
         await create_topic(broker.address, name, partitions)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-import trio_asyncio
 from meshnode_kafka import Options, pubsub
 from support.certificates import Authority
 from support.kafka_servers import kafka_broker, missing_kafka, subscribed
 
 from meshnode.errors import ComponentUnavailable, ConfigError
 from meshnode.interfaces import DriverContext, PublishRequest, SubscribeRequest
+from meshnode.surroundings import asyncio_loop
 
 CONTEXT = DriverContext("pubsub", "app")
 
@@ -77,7 +77,7 @@ async def test_secured_connections(secure, listener):
     topic = listener.replace(" ", "-")
     options = Options(brokers=address, **secured(secure, listener))
     async with (
-        trio_asyncio.open_loop(),
+        asyncio_loop(True),
         pubsub.open(options, CONTEXT) as component,
         subscribed(partial(component.subscribe, SubscribeRequest(topic))) as application,
     ):
@@ -98,7 +98,7 @@ async def test_who_is_not_let_in(secure, listener, change):
     change = {name: other_authority() if value is None else value for name, value in change.items()}
     fields = {**secured(secure, listener), **change}
     address = secure[0].address_of(listener)
-    async with trio_asyncio.open_loop():
+    async with asyncio_loop(True):
         with pytest.raises(ComponentUnavailable, match=address):
             async with pubsub.open(Options(brokers=address, **fields), CONTEXT):
                 pass
@@ -110,7 +110,7 @@ async def test_a_certificate_that_is_none():
         {"auth_type": "mtls", "client_cert": "x", "client_key": "x"},
     ):
         options = Options(brokers="localhost:9092", **{"ca_cert": "nonsense", **fields})
-        async with trio_asyncio.open_loop():
+        async with asyncio_loop(True):
             with pytest.raises(ConfigError, match="cannot be used"):
                 async with pubsub.open(options, CONTEXT):
                     pass

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, ExitStack
 
 import pytest
 import trio
-import trio_asyncio
 from meshnode_redis.pubsub import Options, driver
 from support.certificates import Authority
 from support.redis_pubsub import CONTEXT, consumers, consuming, open_driver, pending, publish, until
@@ -15,6 +14,7 @@ from support.redis_servers import redis_cluster, redis_server, sentinel_group
 from meshnode.errors import BulkPublishError, ConfigError, PubSubError
 from meshnode.interfaces import Outcome, PublishRequest, PubSubFeature
 from meshnode.registry import Registry, load_options
+from meshnode.surroundings import asyncio_loop
 from meshnode.testing.conformance import pubsub
 
 pytestmark = pytest.mark.redis
@@ -71,7 +71,7 @@ async def test_conformance(check, where):
         options = Options(**where, consumer_id=group, redeliver_interval="200ms")
         return driver.open(options, CONTEXT)
 
-    async with trio_asyncio.open_loop():
+    async with asyncio_loop(True):
         assert await check.run(pubsub.Setup(open_group, PROMISES))
 
 

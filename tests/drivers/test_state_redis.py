@@ -8,7 +8,6 @@ from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 import trio
-import trio_asyncio
 from meshnode_redis.state import Options, driver
 from support.certificates import Authority
 from support.redis_servers import redis_cluster, redis_server, sentinel_group, wait_for
@@ -32,6 +31,7 @@ from meshnode.interfaces import (
     QueryRequest,
     SetRequest,
 )
+from meshnode.surroundings import asyncio_loop
 from meshnode.testing.conformance import state
 
 pytestmark = pytest.mark.redis
@@ -43,7 +43,7 @@ CHECKS = [check for check in state.CHECKS if Feature.QUERY_API not in check.need
 @asynccontextmanager
 async def open_driver(options):
     """As a node does it: one trio-asyncio loop around the driver."""
-    async with trio_asyncio.open_loop(), driver.open(options, CONTEXT) as store:
+    async with asyncio_loop(True), driver.open(options, CONTEXT) as store:
         yield store
 
 
@@ -291,7 +291,7 @@ def test_a_store_brings_no_other_component_s_modules():
 
 
 async def fails_at_open(options, pattern):
-    async with trio_asyncio.open_loop():
+    async with asyncio_loop(True):
         with pytest.raises(ComponentUnavailable, match=pattern):
             async with driver.open(options, CONTEXT):
                 pass

@@ -9,12 +9,12 @@ from functools import partial
 
 import pytest
 import trio
-import trio_asyncio
 from meshnode_redis.state import Options, driver
 from support.redis_servers import RedisServer, free_port, proxy, redis_cluster, redis_server, sentinel_group
 
 from meshnode.errors import BulkStateError, ComponentUnavailable, StateError, Status
 from meshnode.interfaces import DeleteRequest, DriverContext, GetRequest, SetRequest
+from meshnode.surroundings import asyncio_loop
 
 pytestmark = pytest.mark.redis
 
@@ -23,7 +23,7 @@ CONTEXT = DriverContext("statestore", "app")
 
 @asynccontextmanager
 async def open_driver(options):
-    async with trio_asyncio.open_loop(), driver.open(options, CONTEXT) as store:
+    async with asyncio_loop(True), driver.open(options, CONTEXT) as store:
         yield store
 
 
@@ -57,7 +57,7 @@ async def mute_server():
 
 async def test_no_server_at_open():
     options = Options(host=f"127.0.0.1:{free_port()}")
-    async with trio_asyncio.open_loop():
+    async with asyncio_loop(True):
         with trio.fail_after(10), pytest.raises(ComponentUnavailable, match=options.host):
             async with driver.open(options, CONTEXT):
                 pass
@@ -69,7 +69,7 @@ async def test_no_sentinel_and_no_cluster_at_open():
         Options(host=address, failover=True, sentinel_master_name="mymaster"),
         Options(host=address, type="cluster"),
     ):
-        async with trio_asyncio.open_loop():
+        async with asyncio_loop(True):
             with trio.fail_after(10), pytest.raises(ComponentUnavailable, match=options.host):
                 async with driver.open(options, CONTEXT):
                     pass
@@ -77,7 +77,7 @@ async def test_no_sentinel_and_no_cluster_at_open():
 
 async def test_a_server_that_never_answers_at_open():
     """The driver gives up by itself."""
-    async with mute_server() as address, trio_asyncio.open_loop():
+    async with mute_server() as address, asyncio_loop(True):
         options = Options(host=address, read_timeout="200ms", password="x")
         with trio.fail_after(10), pytest.raises(ComponentUnavailable):
             async with driver.open(options, CONTEXT):
@@ -85,7 +85,7 @@ async def test_a_server_that_never_answers_at_open():
 
 
 async def test_opening_can_be_cancelled():
-    async with mute_server() as address, trio_asyncio.open_loop():
+    async with mute_server() as address, asyncio_loop(True):
         with trio.fail_after(20), trio.move_on_after(0.1) as scope:
             async with driver.open(Options(host=address, read_timeout="-1"), CONTEXT):
                 pass
@@ -242,7 +242,7 @@ async def test_callers_are_released_when_the_store_closes(tmp_path):
                 outcomes.append(error)
 
         try:
-            async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
+            async with asyncio_loop(True), trio.open_nursery() as nursery:
                 async with driver.open(Options(host=server.address), CONTEXT) as store:
                     await store.ping()
                     os.kill(server.pid, signal.SIGSTOP)
