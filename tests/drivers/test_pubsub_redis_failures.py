@@ -295,7 +295,7 @@ async def hold(message):
 
 async def main():
     options = Options(host=sys.argv[1], processing_timeout="1s", redeliver_interval="100ms")
-    async with asyncio_loop(True), driver.open(options, DriverContext("pubsub", "app")) as broker:
+    async with trio_asyncio.open_loop(), driver.open(options, DriverContext("pubsub", "app")) as broker:
         await broker.subscribe(
             SubscribeRequest("orders", max_in_flight=2), hold, trio.Event(),
             task_status=trio.TASK_STATUS_IGNORED,
