@@ -6,6 +6,7 @@ May import `meshnode.errors` only.
 
 from meshnode.interfaces._deliveries import Deliveries, open_deliveries
 from meshnode.interfaces._driver import Driver, DriverContext, option
+from meshnode.interfaces._quoted import unquoted
 from meshnode.interfaces.bindings import (
     BindingEvent,
     BindingRequest,
@@ -118,4 +119,5 @@ __all__ = [
     "UnlockOutcome",
     "open_deliveries",
     "option",
+    "unquoted",
 ]

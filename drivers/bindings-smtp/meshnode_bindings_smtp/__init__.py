@@ -4,7 +4,6 @@ Imports meshnode.interfaces and meshnode.errors only.
 
     _options.py   the metadata fields
     _mail.py      a request as a message; no I/O
-    _quoted.py    data that is a quoted string
     _send.py      one message to the server (asyncio)
     _binding.py   the binding (trio)
 

@@ -15,8 +15,8 @@ from unicodedata import category
 from attrs import frozen
 
 from meshnode.errors import InvalidArgument
+from meshnode.interfaces import unquoted
 from meshnode_bindings_smtp._options import HIGHEST, LOWEST, Options
-from meshnode_bindings_smtp._quoted import unquoted
 
 __all__ = ["Mail", "compose"]
 

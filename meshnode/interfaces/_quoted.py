@@ -1,6 +1,6 @@
 """Data that is a quoted string.
 
-Dapr's component takes such data for what stands between the quotes, since its HTTP API passes JSON strings on
+Dapr's components take such data for what stands between the quotes, since its HTTP API passes JSON strings on
 like that. A string is quoted as Go quotes it.
 """
 
