@@ -11,20 +11,18 @@ import re
 __all__ = ["unquoted"]
 
 _SIMPLE = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
-_ESCAPE = re.compile(
-    rb'\\(?:([abfnrtv\\"])|x([0-9a-fA-F]{2})|([0-3][0-7]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.)',
-    re.DOTALL,
-)
-_QUOTED = re.compile(rb'"((?:[^"\\\n]|\\.)*)"')
+# Compiled by their first use: the interfaces are part of every start.
+_ESCAPE = rb'(?s)\\(?:([abfnrtv\\"])|x([0-9a-fA-F]{2})|([0-3][0-7]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.)'
+_QUOTED = rb'"((?:[^"\\\n]|\\.)*)"'
 
 
 def unquoted(data: bytes) -> bytes:
     """The data itself where it is no quoted string."""
     if not data.startswith(b'"'):
         return data
-    match = _QUOTED.fullmatch(data)
+    match = re.fullmatch(_QUOTED, data)
     try:
-        return _ESCAPE.sub(_unescaped, match[1]) if match else data
+        return re.sub(_ESCAPE, _unescaped, match[1]) if match else data
     except ValueError:
         return data
 
