@@ -19,35 +19,33 @@ _STREETS = (
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 
 # In this order: what is longer or more particular first, so that no part of it is taken for something else.
-_ENTITIES: Final = tuple(
-    (mask, re.compile(expression, re.ASCII | re.IGNORECASE))
-    for mask, expression in (
-        ("<EMAIL_ADDRESS>", r"(?<![\w.%+-])[\w.%+-]{1,64}@[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){1,8}"),
-        ("<SHA_256_HEX>", r"\b[0-9a-f]{64}\b"),
-        ("<SHA1_HEX>", r"\b[0-9a-f]{40}\b"),
-        ("<MD5_HEX>", r"\b[0-9a-f]{32}\b"),
-        ("<MAC_ADDRESS>", r"\b[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}\b"),
-        ("<IP_ADDRESS>", rf"(?<![\d.]){_OCTET}(?:\.{_OCTET}){{3}}(?!\.?\d)"),
-        ("<IP_ADDRESS>", r"(?<![:\w])[0-9a-f]{1,4}(?::[0-9a-f]{1,4}){7}(?![:\w])"),
-        (
-            "<IP_ADDRESS>",
-            r"(?<![:\w])(?=[0-9a-f:]{0,38}::)(?=:{0,2}[0-9a-f])"
-            r"(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?![:\w])",
-        ),
-        ("<ISBN>", r"\b(?:isbn(?:-1[03])?:? ?)?97[89](?:[ -]?\d){10}\b"),
-        ("<ISBN>", r"\bisbn(?:-10)?:? ?\d(?:[ -]?\d){8}[ -]?[\dx]\b"),
-        ("<PHONE_NUMBER>", r"(?<![\w+])\+\d(?:[ .()-]{0,2}\d){6,14}(?!\d)"),
-        ("<CREDIT_CARD>", r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])"),
-        ("<US_SSN>", r"(?<![\w-])\d{3}[- ]\d{2}[- ]\d{4}(?![\w-])"),
-        ("<PHONE_NUMBER>", r"(?<![\w-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-]?)\d{3}[ .-]?\d{4}(?![\w-])"),
-        ("<STREET_ADDRESS>", rf"\b\d{{1,6}}(?: [a-z0-9.'-]{{1,24}}){{1,4}} (?:{_STREETS})\b"),
-        ("<ZIP_CODE>", r"(?<![\w.,-])\d{5}(?:-\d{4})?(?![\w-]|[.,]\d)"),
-    )
+_ENTITIES: Final = (
+    ("<EMAIL_ADDRESS>", r"(?<![\w.%+-])[\w.%+-]{1,64}@[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){1,8}"),
+    ("<SHA_256_HEX>", r"\b[0-9a-f]{64}\b"),
+    ("<SHA1_HEX>", r"\b[0-9a-f]{40}\b"),
+    ("<MD5_HEX>", r"\b[0-9a-f]{32}\b"),
+    ("<MAC_ADDRESS>", r"\b[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}\b"),
+    ("<IP_ADDRESS>", rf"(?<![\d.]){_OCTET}(?:\.{_OCTET}){{3}}(?!\.?\d)"),
+    ("<IP_ADDRESS>", r"(?<![:\w])[0-9a-f]{1,4}(?::[0-9a-f]{1,4}){7}(?![:\w])"),
+    (
+        "<IP_ADDRESS>",
+        r"(?<![:\w])(?=[0-9a-f:]{0,38}::)(?=:{0,2}[0-9a-f])"
+        r"(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?![:\w])",
+    ),
+    ("<ISBN>", r"\b(?:isbn(?:-1[03])?:? ?)?97[89](?:[ -]?\d){10}\b"),
+    ("<ISBN>", r"\bisbn(?:-10)?:? ?\d(?:[ -]?\d){8}[ -]?[\dx]\b"),
+    ("<PHONE_NUMBER>", r"(?<![\w+])\+\d(?:[ .()-]{0,2}\d){6,14}(?!\d)"),
+    ("<CREDIT_CARD>", r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])"),
+    ("<US_SSN>", r"(?<![\w-])\d{3}[- ]\d{2}[- ]\d{4}(?![\w-])"),
+    ("<PHONE_NUMBER>", r"(?<![\w-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-]?)\d{3}[ .-]?\d{4}(?![\w-])"),
+    ("<STREET_ADDRESS>", rf"\b\d{{1,6}}(?: [a-z0-9.'-]{{1,24}}){{1,4}} (?:{_STREETS})\b"),
+    ("<ZIP_CODE>", r"(?<![\w.,-])\d{5}(?:-\d{4})?(?![\w-]|[.,]\d)"),
 )
+_FLAGS: Final = re.ASCII | re.IGNORECASE
 
 
 def scrub(text: str) -> str:
     """The text without what looks like personal data."""
     for mask, expression in _ENTITIES:
-        text = expression.sub(mask, text)
+        text = re.sub(expression, mask, text, flags=_FLAGS)  # compiled by its first use
     return text
