@@ -13,7 +13,7 @@ import math
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import trio
 from attrs import frozen
@@ -25,7 +25,15 @@ from meshnode.interfaces import Driver, DriverContext, SecretStore
 from meshnode.registry import Registry, load_options
 from meshnode.resiliency import Policies, run
 
-__all__ = ["RESERVED_METADATA", "ComponentHost", "Opened", "Planned", "component_problems"]
+__all__ = [
+    "RESERVED_METADATA",
+    "ComponentHost",
+    "Loop",
+    "Opened",
+    "Planned",
+    "component_problems",
+    "secret_stores",
+]
 
 RESERVED_METADATA = frozenset(
     {"keyPrefix", "primaryEncryptionKey", "secondaryEncryptionKey", "actorStateStore"}
@@ -69,7 +77,29 @@ class Planned:
     driver: Driver[Any]
 
 
-@frozen
+class Loop(Protocol):
+    """The asyncio loop of a node that was started without one."""
+
+    def enter(self) -> None:
+        """Give it to the task that calls this."""
+        ...
+
+    def wrap(self, instance: Any) -> Any:
+        """A driver's object for callers that do not have the loop."""
+        ...
+
+
+@final
+class Running:
+    """The life of an open component: it is told to close, and it has closed. Cancelling `scope` ends it."""
+
+    def __init__(self) -> None:
+        self.close = trio.Event()
+        self.closed = trio.Event()
+        self.scope = trio.CancelScope()
+
+
+@frozen(eq=False)
 class Opened:
     """A component after its opening. `instance` is None when it failed and `ignoreErrors` let the node go
     on.
@@ -81,6 +111,7 @@ class Opened:
     secret_names: Mapping[str, str]
     """For each reserved metadata name that came from a secret: the secret's name."""
     error: str = ""
+    running: Running | None = None
 
 
 @final
@@ -107,6 +138,7 @@ class ComponentHost:
         self._wall = wall
         self._rng = rng
         self._lenient = lenient
+        self._running: list[Running] = []
 
     def plan(self, components: Sequence[Component]) -> list[Planned]:
         """The components that this node loads, secret stores first. Raises `ConfigError`: every problem."""
@@ -125,44 +157,45 @@ class ComponentHost:
         return sorted(planned, key=lambda one: one.kind != "secretstores")
 
     @asynccontextmanager
-    async def opened(self, planned: Sequence[Planned]) -> AsyncIterator[list[Opened]]:
-        """Open them in order and close them in reverse.
-
-        Raises `ConfigError` with all that is written wrongly, `MeshError` for what cannot be reached.
-        """
+    async def held(self) -> AsyncIterator[trio.Nursery]:
+        """The nursery in which components live. Leaving closes those that are open, the last one first."""
         async with trio.open_nursery() as nursery:
-            running: list[_Running] = []
             try:
-                yield await self._open_all(nursery, planned, running)
+                yield nursery
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSING_SECONDS):
-                    for one in reversed(running):
+                    for one in reversed(tuple(self._running)):
                         one.close.set()
                         await one.closed.wait()
                 nursery.cancel_scope.cancel()
 
-    async def _open_all(
-        self, nursery: trio.Nursery, planned: Sequence[Planned], running: list[_Running]
-    ) -> list[Opened]:
+    async def open(self, nursery: trio.Nursery, planned: Sequence[Planned]) -> list[Opened]:
+        """Open them in order, to live in the nursery of `held`.
+
+        Raises `ConfigError` with all that is written wrongly, `MeshError` for what cannot be reached.
+        """
         opened: list[Opened] = []
-        secrets: dict[str, SecretStore] = {}
         problems: list[Problem] = []
         for one in planned:
             try:
-                result = await self._open(nursery, one, secrets, running)
+                opened.append(await self.open_one(nursery, one, secret_stores(opened)))
             except ConfigError as error:
                 problems.extend(error.problems)
-                continue
-            opened.append(result)
-            if one.kind == "secretstores" and result.instance is not None:
-                secrets[one.component.name] = result.instance
         if problems:
             raise ConfigError(problems)
         return opened
 
-    async def _open(
-        self, nursery: trio.Nursery, one: Planned, secrets: Mapping[str, SecretStore], running: list[_Running]
+    async def open_one(
+        self,
+        nursery: trio.Nursery,
+        one: Planned,
+        secrets: Mapping[str, SecretStore],
+        loop: Loop | None = None,
     ) -> Opened:
+        """One component, with the secret stores its metadata may refer to. Raises as `open` does.
+
+        `loop` is for one that needs asyncio in a node that had none when it began.
+        """
         component = one.component
         pairs = await resolve_metadata(
             component, secrets, self._env, app_id=self._app_id, namespace=self._namespace, rng=self._rng
@@ -181,14 +214,15 @@ class ComponentHost:
             if item.secret_key_ref is not None and item.name.lower() in _CANONICAL
         }
 
-        async def attempt() -> Any:
-            this = _Running()
-            instance = await nursery.start(_run_component, one, options, context, this)
-            running.append(this)
-            return instance
+        async def attempt() -> Opened:
+            running = Running()
+            instance = await nursery.start(self._run, one, options, context, running, loop)
+            if loop is not None:
+                instance = loop.wrap(instance)
+            return Opened(one, instance, reserved, names, running=running)
 
         try:
-            instance = await run(self._policies.built_in("DaprBuiltInInitializationRetries"), attempt)
+            opened = await run(self._policies.built_in("DaprBuiltInInitializationRetries"), attempt)
         except Exception as error:
             what = f"{component.name} ({component.type}/{component.version})"
             message = f"error initializing component {what}: {_words(error)}"
@@ -199,7 +233,74 @@ class ComponentHost:
             _log.error("%s; going on without it, as ignoreErrors asks", message)
             return Opened(one, None, reserved, names, message)
         _log.info("Component loaded: %s (%s/%s)", component.name, component.type, component.version)
-        return Opened(one, instance, reserved, names)
+        return opened
+
+    async def close(self, one: Opened) -> None:
+        """Close one component that nothing uses any more; what takes too long is cancelled."""
+        if one.running is None:
+            return
+        one.running.close.set()
+        with trio.move_on_after(_CLOSING_SECONDS):
+            await one.running.closed.wait()
+        one.running.scope.cancel()
+        await one.running.closed.wait()
+        component = one.planned.component
+        _log.info("Component closed: %s (%s/%s)", component.name, component.type, component.version)
+
+    async def _run(
+        self,
+        one: Planned,
+        options: Any,
+        context: DriverContext,
+        running: Running,
+        loop: Loop | None,
+        *,
+        task_status: trio.TaskStatus[Any],
+    ) -> None:
+        """The task that holds a driver open. The deadline of its scope bounds only the opening: a scope left
+        before what was opened in it would be wrong.
+        """
+        component = one.component
+        scope, opened = running.scope, False
+        scope.deadline = trio.current_time() + component.init_timeout
+        if loop is not None:
+            loop.enter()
+        try:
+            with scope:
+                async with one.driver.open(options, context) as instance:
+                    scope.deadline = math.inf
+                    opened = True
+                    self._running.append(running)
+                    task_status.started(instance)
+                    await running.close.wait()
+            if not opened:
+                raise ComponentUnavailable(
+                    f"init timeout for component {component.name} exceeded after {component.init_timeout:g}s"
+                )
+        except Exception as error:
+            if not opened:
+                raise
+            # What a driver does in the background must not take the node down; its calls report their errors.
+            _log.error(
+                "Component %s (%s) failed while running: %s",
+                component.name,
+                component.type,
+                error,
+                exc_info=error,
+            )
+        finally:
+            if opened:
+                self._running.remove(running)
+            running.closed.set()
+
+
+def secret_stores(opened: Sequence[Opened]) -> dict[str, SecretStore]:
+    """Those among the components that are open, by name."""
+    return {
+        one.planned.component.name: one.instance
+        for one in opened
+        if one.planned.kind == "secretstores" and one.instance is not None
+    }
 
 
 def _words(error: Exception) -> str:
@@ -207,51 +308,3 @@ def _words(error: Exception) -> str:
     if isinstance(error, MeshError):
         return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-@final
-class _Running:
-    """The two events of a component's life: it is told to close, and it has closed."""
-
-    def __init__(self) -> None:
-        self.close = trio.Event()
-        self.closed = trio.Event()
-
-
-async def _run_component(
-    one: Planned,
-    options: Any,
-    context: DriverContext,
-    running: _Running,
-    *,
-    task_status: trio.TaskStatus[Any],
-) -> None:
-    """The task that holds a driver open. Its scope bounds only the opening: a scope left before what was
-    opened in it would be wrong.
-    """
-    component = one.component
-    opened = False
-    try:
-        with trio.CancelScope(deadline=trio.current_time() + component.init_timeout) as scope:
-            async with one.driver.open(options, context) as instance:
-                scope.deadline = math.inf
-                opened = True
-                task_status.started(instance)
-                await running.close.wait()
-        if not opened:
-            raise ComponentUnavailable(
-                f"init timeout for component {component.name} exceeded after {component.init_timeout:g}s"
-            )
-    except Exception as error:
-        if not opened:
-            raise
-        # What a driver does in the background must not take the node down; its calls report their own errors.
-        _log.error(
-            "Component %s (%s) failed while running: %s",
-            component.name,
-            component.type,
-            error,
-            exc_info=error,
-        )
-    finally:
-        running.closed.set()

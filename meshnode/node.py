@@ -10,39 +10,33 @@ line says what happened to whom. `meshnode.process` opens a process's node, `mes
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import final
 
 import trio
-from attrs import evolve
 
 from meshnode import __version__
 from meshnode.app import watch_application
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.cluster import Directory, open_peers
-from meshnode.components import ComponentHost, Planned
 from meshnode.config import Resources
-from meshnode.config.configuration import merged
 from meshnode.config.nodeoptions import NodeOptions, NodeStarted
-from meshnode.defaults import embedded_components, name_resolution, refuse_http_endpoints
-from meshnode.errors import ConfigError, Problem
 from meshnode.interfaces import Instance, NameResolver
+from meshnode.planning import Plan, make_plan
 from meshnode.registry import Registry
-from meshnode.resiliency import Policies
-from meshnode.security.access import AccessPolicy, ApiRules
-from meshnode.surfaces import Parts, Plan, Surfaces, build_surfaces
+from meshnode.reload import Reloader
+from meshnode.surfaces import Parts, Surfaces, build_surfaces
 from meshnode.surroundings import (
     Surroundings,
     api_listeners,
-    asyncio_loop,
     join_address,
     limits_of,
     open_app,
 )
 from meshnode.telemetry.logs import LogTail
-from meshnode.unserved import remarks, without_denied
 
-__all__ = ["Node", "Surroundings", "mistakes", "open_node"]
+__all__ = ["Node", "Surroundings", "open_node"]
 
 _log = logging.getLogger("meshnode.node")
 
@@ -58,6 +52,7 @@ class Node:
         surfaces: Surfaces,
         started: NodeStarted,
         tail: LogTail,
+        reloader: Reloader,
     ) -> None:
         self.options = options
         self.started = started
@@ -71,6 +66,7 @@ class Node:
         self._leaving = surfaces.leaving
         self._inbound = surfaces.inbound
         self._patience = trio.CancelScope()
+        self._reloader = reloader
 
     def stop(self) -> None:
         """Ask for the graceful shutdown that SIGTERM asks for."""
@@ -80,6 +76,14 @@ class Node:
         """Wait no longer for requests in flight: `shut_down` goes on to its ledger."""
         self.stopping.set()
         self._patience.cancel()
+
+    async def reload(self, resources: Resources) -> Sequence[str]:
+        """Go by these resources from now on; a sentence for each component that stays as it was because it
+        could not be opened.
+
+        Raises `ConfigError` for resources that cannot be used: then nothing has changed.
+        """
+        return await self._reloader.reload(resources)
 
     async def leave(self) -> None:
         """Take no more events and be found no more, as at the beginning of a shutdown, and go on serving;
@@ -136,9 +140,10 @@ async def open_node(
     be used, `MeshError` for a component that cannot be reached, OSError for a port that is taken.
     """
     around = surroundings or Surroundings()
-    plan = _plan(options, resources, registry or Registry.discover(), around)
+    registry = registry or Registry.discover()
+    plan = make_plan(options, resources, registry, around)
     async with AsyncExitStack() as stack:
-        parts = await _open_parts(stack, options, plan, around)
+        parts, components = await _open_parts(stack, options, plan, around)
         listeners = await api_listeners(options, around)
         for listener in listeners:
             stack.callback(listener.close)
@@ -146,6 +151,7 @@ async def open_node(
             tuple(one.address for one in listeners), parts.internal_address, tuple(plan.notes)
         )
         surfaces = build_surfaces(options, parts, around, started)
+        reloader = Reloader(options, parts, surfaces, registry, around)
 
         nursery = await stack.enter_async_context(_serving())
         await nursery.start(surfaces.internal.serve, parts.internal_listeners)
@@ -164,8 +170,9 @@ async def open_node(
             on_app_ready()
 
         nursery.start_soon(surfaces.inbound.run)
+        nursery.start_soon(reloader.run, components)
         nursery.start_soon(watch_application, parts.app, options.app_health, ready)
-        yield Node(options, parts, surfaces, started, around.tail)
+        yield Node(options, parts, surfaces, started, around.tail, reloader)
 
 
 async def _announced(
@@ -181,90 +188,23 @@ async def _announced(
         await leaving.wait()
 
 
-# --- what is known before anything is opened
-
-
-def _plan(options: NodeOptions, resources: Resources, registry: Registry, around: Surroundings) -> Plan:
-    """Everything that can be found wrong without opening anything is found wrong here."""
-    # As in Dapr a resource's namespace counts only where the node was given one.
-    namespace = options.env.get("NAMESPACE", "")
-    bare = not resources.components  # a node whose components are all meant for others gets no store either
-    resources = resources.for_app(options.app_id, namespace)
-    problems: list[Problem] = []
-    configuration = merged(resources.configurations)
-    api_rules = ApiRules()
-    with _collecting(problems):
-        api_rules = ApiRules(configuration.api, configuration.source)
-    notes = remarks(options, configuration)
-    resources = without_denied(resources, configuration, notes)
-    with _collecting(problems):
-        refuse_http_endpoints(resources)
-    policies = Policies.build((), options.app_id)
-    with _collecting(problems):
-        policies = Policies.build(resources.resiliencies, options.app_id, namespace, rng=around.rng)
-    naming = around.naming
-    with _collecting(problems):
-        naming = naming or name_resolution(resources, options, registry)
-    host = ComponentHost(
-        registry=registry,
-        policies=policies,
-        app_id=options.app_id,
-        namespace=options.namespace,
-        env=options.env,
-        wall=around.wall,
-        rng=around.rng,
-        lenient=options.lenient,
-    )
-    components: list[Planned] = []
-    with _collecting(problems):
-        components = host.plan(embedded_components(options, notes) if bare else resources.components)
-    if problems or naming is None:
-        raise ConfigError(problems)
-    return Plan(
-        configuration=configuration,
-        api_rules=api_rules,
-        access=AccessPolicy.of(configuration.access_control),
-        resiliencies=tuple(one.name for one in resources.resiliencies),
-        policies=policies,
-        naming=naming,
-        host=host,
-        components=components,
-        subscriptions=resources.subscriptions,
-        notes=notes,
-    )
-
-
-def mistakes(options: NodeOptions, resources: Resources, around: Surroundings) -> Sequence[Problem]:
-    """What else is wrong where some resources could not be read. Policies may refer to what is in those."""
-    try:
-        _plan(options, evolve(resources, resiliencies=()), Registry.discover(), around)
-    except ConfigError as error:
-        return error.problems
-    return ()
-
-
-@contextmanager
-def _collecting(problems: list[Problem]) -> Iterator[None]:
-    """Go on after a `ConfigError`, so that all mistakes are reported at once."""
-    try:
-        yield
-    except ConfigError as error:
-        problems.extend(error.problems)
-
-
 # --- what is opened
 
 
-async def _open_parts(stack: AsyncExitStack, options: NodeOptions, plan: Plan, around: Surroundings) -> Parts:
+async def _open_parts(
+    stack: AsyncExitStack, options: NodeOptions, plan: Plan, around: Surroundings
+) -> tuple[Parts, trio.Nursery]:
+    """With the nursery in which components live."""
     limits = limits_of(options)
     await stack.enter_async_context(asyncio_loop(plan.needs_asyncio))
     internal = await around.listen(join_address(plan.naming.bind_address, options.internal_grpc_port))
     for listener in internal:
         stack.callback(listener.close)
-    opened = await stack.enter_async_context(plan.host.opened(plan.components))
+    components = await stack.enter_async_context(plan.host.held())
+    opened = await plan.host.open(components, plan.components)
     resolver = await stack.enter_async_context(plan.naming.open(around.wall, around.rng))
     peers = open_peers(Directory(resolver), dial=around.dial, rng=around.rng, limits=limits)
-    return Parts(
+    parts = Parts(
         plan=plan,
         internal_listeners=internal,
         internal_address=plan.naming.announced(internal[0].address),
@@ -272,7 +212,9 @@ async def _open_parts(stack: AsyncExitStack, options: NodeOptions, plan: Plan, a
         resolver=resolver,
         peers=await stack.enter_async_context(peers),
         app=await stack.enter_async_context(open_app(options, around, limits)),
+        resiliencies=list(plan.resiliencies),
     )
+    return parts, components
 
 
 @asynccontextmanager

@@ -19,7 +19,8 @@ import trio
 from meshnode.config import Resources
 from meshnode.config.nodeoptions import NodeOptions, NodeStarted
 from meshnode.errors import ConfigError
-from meshnode.node import Node, Surroundings, mistakes, open_node
+from meshnode.node import Node, Surroundings, open_node
+from meshnode.planning import mistakes
 from meshnode.telemetry.logs import LogTail, add_stream, configure_logging
 
 __all__ = ["run_node"]

@@ -18,36 +18,32 @@ from meshnode.api.internal import InternalApi
 from meshnode.api.reflection import Reflection
 from meshnode.api.service import Gate, guarded
 from meshnode.app import AppChannel
-from meshnode.blocks.bindings import InputBindings, OutputBindings, build_bindings
+from meshnode.blocks.bindings import InputBindings, OutputBindings
 from meshnode.blocks.call import LiveCalls
-from meshnode.blocks.configuration import ConfigurationBlock, build_configurations
-from meshnode.blocks.conversation import Conversing, build_models
-from meshnode.blocks.crypto import CryptoProviders, CryptoStreams, SubtleCrypto, build_providers
+from meshnode.blocks.configuration import ConfigurationBlock
+from meshnode.blocks.conversation import Conversing
+from meshnode.blocks.crypto import CryptoProviders, CryptoStreams, SubtleCrypto
 from meshnode.blocks.inbound import Inbound
 from meshnode.blocks.invocation import Invocation
-from meshnode.blocks.lock import LockBlock, build_locks
+from meshnode.blocks.lock import LockBlock
 from meshnode.blocks.metadata import NodeMetadata, app_connection, records_of
-from meshnode.blocks.outbox import OutboxRelay, OutboxWriter, outbox_settings
+from meshnode.blocks.outbox import Outboxes
 from meshnode.blocks.proxy import Proxy
-from meshnode.blocks.pubsub import Brokers, Publishing, Subscriptions, build_brokers
-from meshnode.blocks.secrets import SecretsBlock, build_secret_stores
+from meshnode.blocks.pubsub import Brokers, Publishing, Subscriptions
+from meshnode.blocks.secrets import SecretsBlock
 from meshnode.blocks.state import StateBlock
 from meshnode.blocks.statequery import StateQuery
-from meshnode.blocks.stores import build_stores
 from meshnode.cluster import Peers
-from meshnode.components import ComponentHost, Opened, Planned
-from meshnode.config import Configuration
+from meshnode.components import Opened
 from meshnode.config.nodeoptions import NodeOptions, NodeStarted
-from meshnode.config.subscription import Subscription
-from meshnode.defaults import Naming
 from meshnode.interfaces import NameResolver
-from meshnode.resiliency import Policies
-from meshnode.security.access import AccessPolicy, ApiRules
+from meshnode.planning import Plan
 from meshnode.security.tokens import TokenCheck
 from meshnode.surroundings import Surroundings, limits_of
+from meshnode.tables import Tables, build_tables
 from meshnode.transport import AnyListener, KeepAlive, Server
 
-__all__ = ["Parts", "Plan", "Surfaces", "build_surfaces"]
+__all__ = ["Parts", "Surfaces", "build_surfaces"]
 
 _SERVICES = (
     "dapr.proto.runtime.v1.Dapr",
@@ -57,36 +53,18 @@ _SERVICES = (
 
 
 @frozen
-class Plan:
-    """What is known of a node before anything is opened."""
-
-    configuration: Configuration
-    api_rules: ApiRules
-    access: AccessPolicy
-    resiliencies: tuple[str, ...]
-    policies: Policies
-    naming: Naming
-    host: ComponentHost
-    components: Sequence[Planned]
-    subscriptions: Sequence[Subscription]
-    notes: list[str]
-
-    @property
-    def needs_asyncio(self) -> bool:
-        return self.naming.driver.needs_asyncio or any(one.driver.needs_asyncio for one in self.components)
-
-
-@frozen
 class Parts:
-    """What has been opened."""
+    """What has been opened. `opened` and `resiliencies` change when resources are reloaded."""
 
     plan: Plan
     internal_listeners: Sequence[AnyListener]
     internal_address: str
-    opened: Sequence[Opened]
+    opened: list[Opened]
     resolver: NameResolver
     peers: Peers
     app: AppChannel
+    resiliencies: list[str]
+    """Names of the Resiliency resources that hold now."""
 
 
 @frozen
@@ -101,6 +79,8 @@ class Surfaces:
     state: NodeState
     stopping: trio.Event
     leaving: trio.Event
+    tables: Tables
+    configuration: ConfigurationBlock
 
 
 @frozen
@@ -119,6 +99,7 @@ class _Blocks:
     conversing: Conversing
     crypto: CryptoProviders
     inbound: Inbound
+    tables: Tables
 
 
 def build_surfaces(
@@ -128,15 +109,7 @@ def build_surfaces(
     plan, live, health = parts.plan, LiveCalls(), Health()
     stopping, leaving = trio.Event(), trio.Event()
     blocks = _blocks(options, parts, around, live, leaving)
-    metadata = NodeMetadata(
-        app_id=options.app_id,
-        components=records_of(parts.opened),
-        connection=app_connection(options),
-        resiliencies=plan.resiliencies,
-        subscriptions=lambda: blocks.subscriptions.active,
-        features=(),
-        shutdown=stopping.set,
-    )
+    metadata = _metadata(options, parts, blocks, stopping)
     api_logging = plan.configuration.api_logging if options.api_logging is None else options.api_logging
     gate = Gate(live, TokenCheck(options.api_token or ""), rules=plan.api_rules, api_logging=api_logging)
     inner_gate = Gate(live, TokenCheck(""))
@@ -171,7 +144,30 @@ def build_surfaces(
     servers.append(Server([internal.handlers(), health.handlers()], fallback=to_app, **common))
     for service in _SERVICES:
         health.set(service, True)
-    return Surfaces(servers[0], servers[1], blocks.inbound, health, live, node_state, stopping, leaving)
+    return Surfaces(
+        api=servers[0],
+        internal=servers[1],
+        inbound=blocks.inbound,
+        health=health,
+        live=live,
+        state=node_state,
+        stopping=stopping,
+        leaving=leaving,
+        tables=blocks.tables,
+        configuration=blocks.configuration,
+    )
+
+
+def _metadata(options: NodeOptions, parts: Parts, blocks: _Blocks, stopping: trio.Event) -> NodeMetadata:
+    return NodeMetadata(
+        app_id=options.app_id,
+        components=lambda: records_of(parts.opened),
+        connection=app_connection(options),
+        resiliencies=lambda: tuple(parts.resiliencies),
+        subscriptions=lambda: blocks.subscriptions.active,
+        features=(),
+        shutdown=stopping.set,
+    )
 
 
 def _dapr_api(blocks: _Blocks, metadata: NodeMetadata, gate: Gate) -> DaprApi:
@@ -196,62 +192,37 @@ def _dapr_api(blocks: _Blocks, metadata: NodeMetadata, gate: Gate) -> DaprApi:
 def _blocks(
     options: NodeOptions, parts: Parts, around: Surroundings, live: LiveCalls, leaving: trio.Event
 ) -> _Blocks:
-    plan = parts.plan
+    plan, rng = parts.plan, around.rng
     invocation, proxy = _calling(options, parts, around)
-    stores = build_stores(parts.opened, plan.policies, options.app_id, options.namespace)
-    brokers = Brokers(
-        options.app_id, build_brokers(parts.opened, plan.policies, options.app_id, options.namespace)
-    )
-    publishing = Publishing(brokers, around.wall, around.rng)
-    outboxes = outbox_settings(parts.opened, options.app_id, options.namespace)
-    relays: dict[str, OutboxRelay] = {}
-    writers: dict[str, OutboxWriter] = {}
-    for one in outboxes:
-        relay = OutboxRelay(one, stores[one.store], brokers, publishing, live, leaving, relays)
-        relays[one.store] = relay
-        writers[one.store] = OutboxWriter(one, brokers, publishing, around.rng, relay.listens)
-    state = StateBlock(options.app_id, stores, writers)
-    subscriptions = Subscriptions(
-        brokers,
-        app=parts.app,
-        policies=plan.policies,
-        publishing=publishing,
-        live=live,
-        wall=around.wall,
-        rng=around.rng,
-        stop=leaving,
-    )
-    bindings = build_bindings(parts.opened, plan.policies)
-    output = OutputBindings(bindings, around.rng)
-    reading = InputBindings(
-        bindings,
-        app=parts.app,
-        policies=plan.policies,
-        output=output,
-        state=state,
-        live=live,
-        rng=around.rng,
-        stop=leaving,
-    )
-    secrets = SecretsBlock(build_secret_stores(parts.opened, plan.policies, plan.configuration.secrets or ()))
-    inbound = Inbound(subscriptions, reading, tuple(relays.values()), plan.subscriptions, parts.app, leaving)
-    locks = LockBlock(build_locks(parts.opened, plan.policies, options.app_id))
-    conversing = Conversing(options.app_id, build_models(parts.opened, plan.policies))
-    settings = build_configurations(parts.opened, plan.policies)
-    configuration = ConfigurationBlock(settings, around.rng, leaving)
+    tables = build_tables(parts.opened, plan.policies, plan.configuration, options)
+    brokers = Brokers(options.app_id, tables.brokers)
+    publishing = Publishing(brokers, around.wall, rng)
+    outboxes = Outboxes(tables.outboxes, tables.stores, brokers, publishing, live, rng, leaving)
+    state = StateBlock(options.app_id, tables.stores, outboxes.writers)
+    inward: dict[str, Any] = {
+        "app": parts.app,
+        "policies": plan.policies,
+        "live": live,
+        "rng": rng,
+        "stop": leaving,
+    }
+    subscriptions = Subscriptions(brokers, publishing=publishing, wall=around.wall, **inward)
+    output = OutputBindings(tables.bindings, rng)
+    reading = InputBindings(tables.bindings, output=output, state=state, **inward)
     return _Blocks(
-        invocation,
-        proxy,
-        state,
-        publishing,
-        subscriptions,
-        output,
-        secrets,
-        configuration,
-        locks,
-        conversing,
-        build_providers(parts.opened, plan.policies),
-        inbound,
+        invocation=invocation,
+        proxy=proxy,
+        state=state,
+        publishing=publishing,
+        subscriptions=subscriptions,
+        bindings=output,
+        secrets=SecretsBlock(tables.secrets),
+        configuration=ConfigurationBlock(tables.configurations, rng, leaving),
+        locks=LockBlock(tables.locks),
+        conversing=Conversing(options.app_id, tables.models),
+        crypto=CryptoProviders(tables.providers),
+        inbound=Inbound(subscriptions, reading, outboxes, plan.subscriptions, parts.app, leaving),
+        tables=tables,
     )
 
 

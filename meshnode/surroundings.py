@@ -5,7 +5,6 @@ knows the difference.
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -23,13 +22,10 @@ from meshnode.defaults import Naming
 from meshnode.telemetry.logs import LogTail
 from meshnode.transport import AnyListener, Backoff, KeepAlive, Limits, open_channel, open_listeners
 
-__all__ = ["Surroundings", "api_listeners", "asyncio_loop", "join_address", "limits_of", "open_app"]
-
-_log = logging.getLogger("meshnode.asyncio")
+__all__ = ["Surroundings", "api_listeners", "join_address", "limits_of", "open_app"]
 
 _LOOPBACK = "127.0.0.1"
 _UNLIMITED = (1 << 32) - 1
-_LAST_PASSES_SECONDS = 1.0
 _APP_BACKOFF = Backoff(initial=0.1, maximum=1.0)
 """An application restarts on the same machine within seconds; gRPC's two minutes between attempts are for
 the network.
@@ -116,32 +112,3 @@ def _unverified_tls() -> SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
-
-
-@asynccontextmanager
-async def asyncio_loop(needed: bool) -> AsyncIterator[None]:
-    """The node's one asyncio loop, where a driver needs it; a node whose drivers speak trio never pays for
-    asyncio.
-
-    What a library's own task fails with, and nobody asks for, is a line in the log: by itself trio-asyncio
-    would end the loop over it, and with it every component and the node.
-    """
-    if not needed:
-        yield
-        return
-    import trio_asyncio
-
-    async with trio_asyncio.open_loop() as loop:  # type: ignore[attr-defined]
-        loop.set_exception_handler(_left_behind)
-        try:
-            yield
-        finally:
-            # What has been closed gives its socket back in the loop's next passes.
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_PASSES_SECONDS):
-                for _ in range(2):
-                    await loop.synchronize()
-
-
-def _left_behind(loop: Any, context: dict[str, Any]) -> None:
-    error = context.get("exception")
-    _log.warning("asyncio: %s: %r", context.get("message", "an error that nobody asked for"), error)

@@ -49,11 +49,12 @@ class Call:
 class LiveCalls:
     """The requests in progress, and how many there have been."""
 
-    __slots__ = ("_live", "_numbers", "total")
+    __slots__ = ("_live", "_numbers", "_waited_for", "total")
 
     def __init__(self) -> None:
         self._live: dict[int, Call] = {}
         self._numbers = count(1)
+        self._waited_for: dict[int, trio.Event] = {}
         self.total = 0
 
     def begin(self, method: str, peer: str, deadline: Deadline | None) -> Call:
@@ -64,6 +65,15 @@ class LiveCalls:
 
     def end(self, call: Call) -> None:
         del self._live[call.id]
+        if self._waited_for:
+            waited = self._waited_for.pop(call.id, None)
+            if waited is not None:
+                waited.set()
+
+    async def ended(self, call: Call) -> None:
+        """Return once a request is no longer in progress."""
+        if call.id in self._live:
+            await self._waited_for.setdefault(call.id, trio.Event()).wait()
 
     def __len__(self) -> int:
         return len(self._live)

@@ -1,7 +1,7 @@
 """The configuration block: get, subscribe and unsubscribe between the wire and a driver.
 
-A subscription lives in its stream's request: it ends with the client, with Unsubscribe, or when the node
-leaves. Its first message has its id and nothing else, as Dapr's; changes follow.
+A subscription lives in its stream's request: it ends with the client, with Unsubscribe, when the node leaves,
+or when its store has gone for good. Its first message has its id and nothing else, as Dapr's; changes follow.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import trio
 from attrs import frozen
 
 from meshnode.blocks.call import Call
+from meshnode.blocks.configurationwatch import ConfigurationStream, Subscription, Watch, wire_item
 from meshnode.blocks.ids import fresh_id
+from meshnode.blocks.keeping import first_of
 from meshnode.blocks.scoped import scoped
 from meshnode.components import Opened
 from meshnode.errors import (
@@ -27,21 +29,17 @@ from meshnode.errors import (
     ResourceInfoDetail,
     Status,
 )
-from meshnode.interfaces import ConfigurationItem, ConfigurationStore
+from meshnode.interfaces import ConfigurationStore
 from meshnode.resiliency import Policies, Policy
-from meshnode.transport import Stream
-from meshnode.wire.dapr.proto.common import v1 as common
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
 
 __all__ = ["ConfigurationBlock", "ConfigurationStream", "Configurations", "build_configurations"]
-
-ConfigurationStream = Stream[runtime.SubscribeConfigurationRequest, runtime.SubscribeConfigurationResponse]
 
 _LEAVING = 1.0
 """Seconds that a message under way may take once its subscription is to end."""
 
 
-@frozen
+@frozen(eq=False)
 class Configurations:
     """One opened configuration store; `policy` is its outbound policy."""
 
@@ -62,36 +60,14 @@ def build_configurations(opened: Sequence[Opened], policies: Policies) -> dict[s
 
 
 @final
-class _Subscription:
-    """One stream of changes."""
-
-    def __init__(self, id: str, store: str, stream: ConfigurationStream) -> None:  # noqa: A002
-        self.id = id
-        self.store = store
-        self.stop = trio.Event()
-        self._stream = stream
-        self._confirmed = trio.Event()
-
-    async def confirm(self) -> None:
-        """The first message; no change goes before it."""
-        await self._stream.send_message(runtime.SubscribeConfigurationResponse(id=self.id))
-        self._confirmed.set()
-
-    async def notify(self, changes: Mapping[str, ConfigurationItem | None]) -> None:
-        await self._confirmed.wait()
-        items = {key: _item(change) for key, change in changes.items()}
-        await self._stream.send_message(runtime.SubscribeConfigurationResponse(id=self.id, items=items))
-
-
-@final
 class ConfigurationBlock:
     """All configuration stores of one node, by component name. `leaving` ends every subscription."""
 
     def __init__(self, stores: Mapping[str, Configurations], rng: random.Random, leaving: trio.Event) -> None:
-        self._stores = dict(stores)
+        self._stores = stores
         self._rng = rng
         self._leaving = leaving
-        self._live: dict[str, _Subscription] = {}
+        self._live: dict[str, Subscription] = {}
 
     async def get(
         self, request: runtime.GetConfigurationRequest, call: Call
@@ -103,30 +79,71 @@ class ConfigurationBlock:
         except MeshError as error:
             what = f"failed to get {_listed(keys)} from Configuration store {store.name}: {error}"
             raise _failed(error, "ERR_CONFIGURATION_GET", store.name, what, Status.INTERNAL) from error
-        return runtime.GetConfigurationResponse(items={key: _item(item) for key, item in found.items()})
+        return runtime.GetConfigurationResponse(items={key: wire_item(item) for key, item in found.items()})
 
     async def subscribe(
         self, request: runtime.SubscribeConfigurationRequest, stream: ConfigurationStream, call: Call
     ) -> None:
         """Returns when the subscription has been ended; its stream then ends well."""
         store = self._store(request.store_name)
-        keys = tuple(dict.fromkeys(request.keys))
-        subscription = _Subscription(fresh_id(self._rng), store.name, stream)
+        subscription = Subscription(fresh_id(self._rng), store.name, stream)
         async with trio.open_nursery() as nursery:
-            watch = partial(
-                store.driver.watch, keys, request.metadata, subscription.notify, subscription.stop
-            )
-            try:
-                await scoped(store.policy, partial(nursery.start, watch), call)
-            except MeshError as error:
-                what = f"failed to subscribe {_listed(keys)} from Configuration store {store.name}: {error}"
-                code = Status.INVALID_ARGUMENT
-                raise _failed(error, "ERR_CONFIGURATION_SUBSCRIBE", store.name, what, code) from error
             with self._registered(subscription):
-                nursery.start_soon(self._end_when_leaving, subscription)
+                await self._watch(nursery, store, subscription, request, call)
                 await subscription.confirm()
-                await subscription.stop.wait()
+                while not await self._is_over(subscription):
+                    store = self._store(request.store_name)
+                    await self._watch(nursery, store, subscription, request, call)
+            subscription.end()
             nursery.cancel_scope.deadline = trio.current_time() + _LEAVING
+
+    async def _is_over(self, subscription: Subscription) -> bool:
+        """True when it is to end, False when it is to move over to another store."""
+        await first_of(subscription.stop.wait, subscription.moved.wait, self._leaving.wait)
+        subscription.moved = trio.Event()
+        return subscription.stop.is_set() or self._leaving.is_set()
+
+    async def _watch(
+        self,
+        nursery: trio.Nursery,
+        store: Configurations,
+        subscription: Subscription,
+        request: runtime.SubscribeConfigurationRequest,
+        call: Call,
+    ) -> None:
+        """Begin to watch this store, in the place of the one watched before."""
+        keys = tuple(dict.fromkeys(request.keys))
+        watch: Watch | None = None
+
+        async def begin() -> None:
+            nonlocal watch
+            watch = Watch(store.driver, subscription.watch)
+            await nursery.start(subscription.keep, watch, keys, request.metadata)
+
+        try:
+            await scoped(store.policy, begin, call)
+        except MeshError as error:
+            what = f"failed to subscribe {_listed(keys)} from Configuration store {store.name}: {error}"
+            code = Status.INVALID_ARGUMENT
+            raise _failed(error, "ERR_CONFIGURATION_SUBSCRIBE", store.name, what, code) from error
+        assert watch is not None
+        subscription.take_over(watch)
+
+    def renew(self) -> None:
+        """Go by the stores as they are now: subscriptions to one that was opened anew move over to it."""
+        for one in self._live.values():
+            store = self._stores.get(one.store)
+            if one.watch is None or store is None or store.driver is not one.watch.driver:
+                one.moved.set()
+
+    async def settled(self, patience: float) -> None:
+        """Return when no subscription looks at a store any more that is not there now, at most after
+        `patience` seconds.
+        """
+        moving = [one.watch for one in self._live.values() if one.moved.is_set() and one.watch is not None]
+        with trio.move_on_after(patience):
+            for watch in moving:
+                await watch.ended.wait()
 
     async def unsubscribe(
         self, request: runtime.UnsubscribeConfigurationRequest, call: Call
@@ -141,15 +158,8 @@ class ConfigurationBlock:
         subscription.stop.set()
         return runtime.UnsubscribeConfigurationResponse(ok=True)
 
-    async def _end_when_leaving(self, subscription: _Subscription) -> None:
-        with trio.CancelScope() as scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_after, subscription.stop, scope)
-                await self._leaving.wait()
-                subscription.stop.set()
-
     @contextmanager
-    def _registered(self, subscription: _Subscription) -> Iterator[None]:
+    def _registered(self, subscription: Subscription) -> Iterator[None]:
         self._live[subscription.id] = subscription
         try:
             yield
@@ -172,18 +182,6 @@ class ConfigurationBlock:
             ErrorInfoDetail("ERR_CONFIGURATION_STORE_NOT_FOUND"),
             ResourceInfoDetail("configuration", name),
         )
-
-
-async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
-
-
-def _item(item: ConfigurationItem | None) -> common.ConfigurationItem:
-    """What is gone goes out as an item without anything, as in Dapr."""
-    if item is None:
-        return common.ConfigurationItem()
-    return common.ConfigurationItem(value=item.value, version=item.version, metadata=dict(item.metadata))
 
 
 def _listed(keys: Sequence[str]) -> str:

@@ -37,7 +37,7 @@ FENCING_TOKEN = "meshnode-fencing-token"
 _API, _SEPARATOR, _PREFIX = "lock", "||", "keyPrefix"
 
 
-@frozen
+@frozen(eq=False)
 class Locks:
     """One opened lock store as the block sees it. `prefix` is what its resources begin with."""
 
@@ -86,7 +86,7 @@ class LockBlock:
     """All lock stores of one node, by component name."""
 
     def __init__(self, locks: Mapping[str, Locks]) -> None:
-        self._locks = dict(locks)
+        self._locks = locks
 
     async def try_lock(self, request: runtime.TryLockRequest, call: Call) -> int | None:
         """The fencing token, or None where the lock is taken. Raises `InvalidArgument` for a request that

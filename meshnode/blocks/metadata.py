@@ -42,21 +42,26 @@ class NodeMetadata:
         self,
         *,
         app_id: str,
-        components: Sequence[ComponentRecord],
+        components: Callable[[], Sequence[ComponentRecord]],
         connection: runtime.AppConnectionProperties | None,
-        resiliencies: Sequence[str],
+        resiliencies: Callable[[], Sequence[str]],
         subscriptions: Callable[[], Sequence[TopicSubscription]],
         features: Sequence[str],
         shutdown: Callable[[], None],
     ) -> None:
         self._app_id = app_id
-        self.components = tuple(components)
+        self._components = components
         self._connection = connection
-        self._resiliencies = tuple(resiliencies)
+        self._resiliencies = resiliencies
         self._subscriptions = subscriptions
         self._features = tuple(features)
         self._shutdown = shutdown
         self._extended = {"daprRuntimeVersion": f"meshnode {__version__}"}
+
+    @property
+    def components(self) -> Sequence[ComponentRecord]:
+        """What there is now, failed ones included."""
+        return self._components()
 
     def describe(self) -> runtime.GetMetadataResponse:
         listed = [
@@ -77,7 +82,7 @@ class NodeMetadata:
                 runtime_status=runtime.ActorRuntimeActorRuntimeStatus.DISABLED
             ),
             subscriptions=[_described(one) for one in self._subscriptions()],
-            resiliencies=[runtime.MetadataResiliency(name=name) for name in self._resiliencies],
+            resiliencies=[runtime.MetadataResiliency(name=name) for name in self._resiliencies()],
         )
 
     def set(self, key: str, value: str) -> None:

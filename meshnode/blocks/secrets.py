@@ -40,7 +40,7 @@ def _everything(name: str) -> bool:
     return True
 
 
-@frozen
+@frozen(eq=False)
 class ScopedStore:
     """One opened secret store: its outbound policy, and which secrets the application may read."""
 
@@ -73,7 +73,7 @@ class SecretsBlock:
     """All secret stores of one node, by component name."""
 
     def __init__(self, stores: Mapping[str, ScopedStore]) -> None:
-        self._stores = dict(stores)
+        self._stores = stores
 
     async def get(self, request: runtime.GetSecretRequest, call: Call) -> runtime.GetSecretResponse:
         """Raises `MeshError`: PERMISSION_DENIED outside the scope, INTERNAL where there is no such secret."""

@@ -62,7 +62,7 @@ _SETTLING = 1.0
 """Seconds that a cancelled transaction with events may take to make sure of its end."""
 
 
-@frozen
+@frozen(eq=False)
 class Store:
     """One opened state store as the block sees it. `policy` is its outbound policy; None means none
     applies.
@@ -113,8 +113,8 @@ class StateBlock:
         self, app_id: str, stores: Mapping[str, Store], outboxes: Mapping[str, Outbox] | None = None
     ) -> None:
         self._app_id = app_id
-        self._stores = dict(stores)
-        self._outboxes = dict(outboxes or {})
+        self._stores = stores
+        self._outboxes = {} if outboxes is None else outboxes
 
     async def get(self, request: runtime.GetStateRequest, call: Call) -> runtime.GetStateResponse:
         store = self.store(request.store_name)

@@ -12,7 +12,8 @@ from attrs import evolve
 from meshnode.config import Resources, load_resources
 from meshnode.config.nodeoptions import NodeOptions
 from meshnode.errors import ConfigError, Problem
-from meshnode.node import Surroundings, mistakes
+from meshnode.planning import mistakes
+from meshnode.surroundings import Surroundings
 
 __all__ = ["problems_of"]
 

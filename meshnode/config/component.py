@@ -49,7 +49,7 @@ class Component:
     ignore_errors: bool = False
     init_timeout: float = DEFAULT_INIT_TIMEOUT
     auth_secret_store: str = ""
-    source: Source = field(default=Source())
+    source: Source = field(default=Source(), eq=False)
 
     def get(self, name: str) -> MetadataItem | None:
         """The metadata item of that name, without regard to case."""

@@ -23,7 +23,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import final
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from meshnode.errors import CircuitOpen
 
@@ -56,7 +56,7 @@ def default_trip(counts: Mapping[str, int]) -> bool:
     return counts["consecutiveFailures"] > 5
 
 
-@frozen(eq=False)
+@frozen
 class BreakerSettings:
     """A `circuitBreakers` entry, ready for use; `template` is its name there.
 
@@ -68,7 +68,7 @@ class BreakerSettings:
     max_requests: int = 1
     interval: float = 0.0
     timeout: float = 60.0
-    trip: Trip = default_trip
+    trip: Trip = field(default=default_trip, eq=False)  # its text says whether it is the same
     trip_text: str = "consecutiveFailures > 5"
 
 
@@ -130,6 +130,10 @@ class Breaker:
         self._generation = 0
         self._counts = Counts()
         self._expiry = -math.inf  # the first request begins the first interval
+
+    @property
+    def settings(self) -> BreakerSettings:
+        return self._settings
 
     def admit(self, now: float) -> int:
         """The generation that the request belongs to; raises `CircuitOpen` where it may not go."""

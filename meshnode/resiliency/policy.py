@@ -11,14 +11,13 @@ Pure but for the log: no clock, no sleep. May import `meshnode.config`, `meshnod
 from __future__ import annotations
 
 import logging
-import math
 import random
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final, final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, final
 
-from attrs import evolve, field, frozen
+from attrs import evolve
 
-from meshnode.resiliency._lru import Lru
+from meshnode.resiliency._groups import NO_POLICY, Group, Groups, Policy
 from meshnode.resiliency.breaker import Breaker, BreakerSettings, BreakerSnapshot, State
 from meshnode.resiliency.budget import RetryBudget
 from meshnode.resiliency.rules import (
@@ -31,7 +30,7 @@ from meshnode.resiliency.rules import (
     default_actor_rule,
     default_app_rule,
 )
-from meshnode.resiliency.tables import BUILT_IN_SERVICE, RetryRule, Tables, merge
+from meshnode.resiliency.tables import BUILT_IN_SERVICE, Tables, merge
 
 if TYPE_CHECKING:
     from meshnode.config.resiliency import Resiliency
@@ -39,80 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["NO_POLICY", "Policies", "Policy"]
 
 _log = logging.getLogger("meshnode.resiliency")
-
-_DEFAULT_CACHE: Final = 100
-"""Endpoints of an app, or actors of a type, that are only covered by defaults."""
-
-_DEFAULT_TARGETS: Final = 1000
-"""Apps and actor types that are only covered by defaults; callers name them, so they are bounded too."""
-
-
-@frozen(eq=False)
-class Policy:
-    """What `scope.run` goes by. `name` is what logs call the operation, `target` what it is aimed at."""
-
-    name: str
-    target: str
-    timeout: float = 0.0
-    retry: RetryRule | None = None
-    breaker: Breaker | None = None
-    budget: RetryBudget | None = None
-    rng: random.Random = field(factory=random.Random, repr=False)
-    is_noop: bool = field(init=False)
-
-    @is_noop.default
-    def _is_noop(self) -> bool:
-        return not self.timeout and self.retry is None and self.breaker is None
-
-    @property
-    def most_attempts(self) -> float:
-        """How often an operation may be tried."""
-        if self.retry is None:
-            return 1
-        return math.inf if self.retry.backoff.unlimited else 1 + self.retry.backoff.max_retries
-
-
-NO_POLICY: Final = Policy("", "")
-
-
-@final
-class _Group:
-    """The policies of one app's endpoints or one type's actors, under one rule."""
-
-    __slots__ = ("policies", "rule", "shared_breaker")
-
-    def __init__(self, rule: Rule, cache_size: int) -> None:
-        self.rule = rule
-        self.policies: Lru[str, Policy] = Lru(cache_size)
-        self.shared_breaker: Breaker | None = None
-
-
-@final
-class _Groups:
-    """Groups by name: those that resources name, and as they turn up those that only the defaults cover."""
-
-    __slots__ = ("_default", "_named", "_others")
-
-    def __init__(self, named: dict[str, _Group], default: Rule) -> None:
-        self._named = named
-        self._default = default
-        self._others: Lru[str, _Group] = Lru(_DEFAULT_TARGETS)
-
-    def find(self, name: str) -> _Group | None:
-        group = self._named.get(name)
-        if group is None and not self._default.empty:
-            group = self._others.get(name)
-            if group is None:
-                group = _Group(self._default, _DEFAULT_CACHE)
-                self._others.put(name, group)
-        return group
-
-    def breakers(self) -> Iterator[Breaker]:
-        for group in (*self._named.values(), *self._others.values()):
-            if group.shared_breaker is not None:
-                yield group.shared_breaker
-            else:
-                yield from (policy.breaker for policy in group.policies.values() if policy.breaker)
 
 
 @final
@@ -122,16 +47,16 @@ class Policies:
     def __init__(self, tables: Tables, rng: random.Random) -> None:
         self._tables = tables
         self._rng = rng
-        self._apps = _Groups(
+        self._apps = Groups(
             {
-                app_id: _Group(app_rule(tables, app_id), target.value.circuit_breaker_cache_size)
+                app_id: Group(app_rule(tables, app_id), target.value.circuit_breaker_cache_size)
                 for app_id, target in tables.apps.items()
             },
             default_app_rule(tables),
         )
-        self._actors = _Groups(
+        self._actors = Groups(
             {
-                name: _Group(actor_rule(tables, name), target.value.cache_size)
+                name: Group(actor_rule(tables, name), target.value.cache_size)
                 for name, target in tables.actors.items()
             },
             default_actor_rule(tables),
@@ -152,6 +77,38 @@ class Policies:
     ) -> Policies:
         """The policies that hold for the node of `app_id`; raises `ConfigError` with every mistake found."""
         return cls(merge(resiliencies, app_id, namespace), rng or random.Random())
+
+    def adopt(self, other: Policies) -> frozenset[str]:
+        """Go by the rules of `other`, which nobody uses yet; returns the components whose policies are no
+        longer what they were.
+
+        What holds as before keeps its policy, so an open breaker stays open.
+        """
+        before, now = self._tables, other._tables
+        budgets = {name for name in {*before.budgets, *now.budgets}
+                   if before.budgets.get(name) != now.budgets.get(name)}  # fmt: skip
+
+        def same_actors(name: str) -> bool:
+            return name not in budgets and before.actors[name].value.per_id == now.actors[name].value.per_id
+
+        other._apps.succeed(self._apps, lambda name: name not in budgets, same_defaults=not budgets)
+        other._actors.succeed(self._actors, same_actors, same_defaults=not budgets)
+        self._tables, self._apps, self._actors = now, other._apps, other._actors
+        self._built_in.clear()
+        for target in [one for one in self._budgets if one.partition("/")[2] in budgets]:
+            del self._budgets[target]
+        for key, breaker in list(self._component_breakers.items()):
+            entry = now.breakers.get(key[0])
+            if entry is None or entry.value != breaker.settings:
+                del self._component_breakers[key]
+        changed = {
+            key
+            for key in self._components
+            if key[0] in budgets or component_rule(before, *key) != component_rule(now, *key)
+        }
+        for one in changed:
+            del self._components[one]
+        return frozenset(name for name, _, _ in changed)
 
     def for_app(self, app_id: str, method: str = "") -> Policy:
         """For calls of `method` on an application. Breakers are per method, as in Dapr."""
@@ -220,7 +177,7 @@ class Policies:
 
         return rule_of(self._tables, target, kind)
 
-    def _app_policy(self, group: _Group, app_id: str, method: str) -> Policy:
+    def _app_policy(self, group: Group, app_id: str, method: str) -> Policy:
         endpoint = f"{app_id}:{method}" if method else app_id
         target = f"app/{app_id}"
         rule = group.rule
@@ -229,7 +186,7 @@ class Policies:
         group.policies.put(method, policy)
         return policy
 
-    def _actor_policy(self, group: _Group, actor_type: str, actor_id: str) -> Policy:
+    def _actor_policy(self, group: Group, actor_type: str, actor_id: str) -> Policy:
         target = f"actor/{actor_type}"
         rule = evolve(group.rule, timeout=0.0)
         breaker = group.shared_breaker

@@ -38,12 +38,14 @@ Direction = Literal["inbound", "outbound"]
 
 @frozen
 class Rule:
-    """The effective policies of a target, and by sort (timeout, retry, breaker) where each comes from."""
+    """The effective policies of a target, and by sort (timeout, retry, breaker) where each comes from. Two
+    that say the same are equal wherever they come from.
+    """
 
     timeout: float = 0.0
     retry: RetryRule | None = None
     breaker: BreakerSettings | None = None
-    origins: Mapping[str, str] = field(factory=dict)
+    origins: Mapping[str, str] = field(factory=dict, eq=False)
     timeout_name: str = ""
 
     @property

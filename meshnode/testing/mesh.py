@@ -81,6 +81,12 @@ class MeshNode:
         self._scope = scope
         self._gone = gone
 
+    async def reload(self, resources: str | Resources) -> Sequence[str]:
+        """Have it go by these resources, as a node does whose files have changed. Returns and raises what
+        `Node.reload` does.
+        """
+        return await self.node.reload(_resources(resources, self.name))
+
     async def stop(self) -> None:
         """End it gracefully, as SIGTERM would: it drains, and returns when it has gone."""
         self.node.stop()
@@ -150,9 +156,7 @@ class Mesh:
             "internal_grpc_port": _INTERNAL,
         }
         made = evolve(NodeOptions(app_id=app_id, **fields), **(options or {}))
-        loaded = resources if isinstance(resources, Resources) else load_text(resources or "", f"{name}.yaml")
-        if not loaded.components:
-            loaded = evolve(loaded, components=load_text(_STORE).components)
+        loaded = _resources(resources, name)
         try:
             node: MeshNode = await self._start(self._run, name, made, loaded, servables)
         except ExceptionGroup as group:
@@ -217,6 +221,11 @@ class Mesh:
             return DriverContext("mesh", name, wall=wall, rng=rng)
 
         return Naming(_driver(self._book), None, name, name, context)
+
+
+def _resources(given: str | Resources | None, name: str) -> Resources:
+    loaded = given if isinstance(given, Resources) else load_text(given or "", f"{name}.yaml")
+    return loaded if loaded.components else evolve(loaded, components=load_text(_STORE).components)
 
 
 @final

@@ -11,10 +11,10 @@ from aiokafka import AIOKafkaConsumer
 from meshnode_kafka import BindingOptions, binding
 from support.kafka_servers import members, on_asyncio, shared_broker, subscribed
 
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.errors import BindingError, InvalidArgument, Status
 from meshnode.interfaces import BindingRequest, DriverContext, Outcome
 from meshnode.registry import load_options
-from meshnode.surroundings import asyncio_loop
 from meshnode.testing.conformance import bindings as conformance
 
 CONTEXT = DriverContext("queue", "app")

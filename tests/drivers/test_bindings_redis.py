@@ -10,10 +10,10 @@ import trio
 from meshnode_redis.bindings import Options, driver
 from support.redis_servers import redis_cluster, redis_server
 
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.errors import BindingError, ComponentUnavailable, ConfigError, InvalidArgument
 from meshnode.interfaces import BindingRequest, DriverContext, InputBinding, OutputBinding
 from meshnode.registry import Registry, load_options
-from meshnode.surroundings import asyncio_loop
 
 pytestmark = pytest.mark.redis
 

@@ -20,10 +20,10 @@ from meshnode_bindings_smtp._mail import compose
 from support.certificates import Authority
 from support.redis_servers import free_port
 
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.errors import BindingError, ComponentUnavailable, ConfigError, InvalidArgument
 from meshnode.interfaces import BindingRequest, DriverContext, OutputBinding
 from meshnode.registry import load_options
-from meshnode.surroundings import asyncio_loop
 from meshnode.testing.conformance import bindings
 
 CONTEXT = DriverContext("mail", "app", wall=lambda: 1_800_000_000.0)

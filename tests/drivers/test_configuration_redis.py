@@ -10,10 +10,10 @@ import trio
 from meshnode_redis.configuration import Options, driver
 from support.redis_servers import redis_cluster, redis_server
 
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.errors import ComponentUnavailable
 from meshnode.interfaces import ConfigurationItem, DriverContext
 from meshnode.registry import Registry, load_options
-from meshnode.surroundings import asyncio_loop
 from meshnode.testing.conformance import configuration
 
 pytestmark = pytest.mark.redis

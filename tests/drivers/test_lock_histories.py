@@ -26,8 +26,8 @@ from support.lock_clients import Client
 from support.processes import process
 from support.redis_servers import redis_server
 
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.interfaces import DriverContext
-from meshnode.surroundings import asyncio_loop
 
 CONTEXT = DriverContext("lockstore", "app")
 CLIENTS, KILLS = 5, 5

@@ -8,10 +8,10 @@ import pytest
 from meshnode_redis.lock import Options, driver
 from support.redis_servers import free_port, proxy, redis_server, sentinel_group
 
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.errors import ComponentUnavailable, ConfigError, LockError
 from meshnode.interfaces import DriverContext, UnlockOutcome
 from meshnode.registry import Registry, load_options
-from meshnode.surroundings import asyncio_loop
 from meshnode.testing.conformance import lock
 
 pytestmark = pytest.mark.redis

@@ -14,6 +14,7 @@ from nats.js.api import ConsumerConfig, DiscardPolicy
 from nats.js.errors import NotFoundError
 from support.nats_servers import find_nats_server, jetstream_api, nats_server
 
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.errors import (
     BulkPublishError,
     ComponentError,
@@ -31,7 +32,6 @@ from meshnode.interfaces import (
     SubscribeRequest,
 )
 from meshnode.registry import load_options
-from meshnode.surroundings import asyncio_loop
 from meshnode.testing.conformance import pubsub
 
 CONTEXT = DriverContext("pubsub", "app")

@@ -19,9 +19,9 @@ from meshnode_jetstream import Options, driver
 from support.nats_servers import find_nats_server, jetstream_api, nats_server
 from support.redis_servers import free_port
 
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.errors import BulkPublishError, ComponentUnavailable, ConfigError
 from meshnode.interfaces import DriverContext, Outcome, PublishRequest, SubscribeRequest
-from meshnode.surroundings import asyncio_loop
 
 CONTEXT = DriverContext("pubsub", "app")
 

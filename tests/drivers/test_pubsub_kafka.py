@@ -23,9 +23,9 @@ from support.kafka_servers import (
     subscribed,
 )
 
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.errors import BulkPublishError, InvalidArgument, PubSubError, Status
 from meshnode.interfaces import DriverContext, Outcome, PublishRequest, PubSubFeature, SubscribeRequest
-from meshnode.surroundings import asyncio_loop
 from meshnode.testing.conformance import pubsub as conformance
 
 CONTEXT = DriverContext("pubsub", "app")

@@ -20,10 +20,10 @@ from support.kafka_servers import (
     subscribed,
 )
 
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.blocks.pubsub.batches import Batches
 from meshnode.errors import ComponentUnavailable
 from meshnode.interfaces import DriverContext, Outcome, PublishRequest, SubscribeRequest
-from meshnode.surroundings import asyncio_loop
 
 CONTEXT = DriverContext("pubsub", "app")
 FOR_EVER = 1000.0

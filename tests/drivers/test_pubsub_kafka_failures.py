@@ -22,9 +22,9 @@ from support.kafka_servers import (
 )
 from support.redis_servers import free_port
 
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.errors import ComponentUnavailable
 from meshnode.interfaces import DriverContext, Outcome, PublishRequest, SubscribeRequest
-from meshnode.surroundings import asyncio_loop
 
 CONTEXT = DriverContext("pubsub", "app")
 

@@ -9,9 +9,9 @@ from meshnode_kafka import Options, pubsub
 from support.certificates import Authority
 from support.kafka_servers import kafka_broker, missing_kafka, subscribed
 
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.errors import ComponentUnavailable, ConfigError
 from meshnode.interfaces import DriverContext, PublishRequest, SubscribeRequest
-from meshnode.surroundings import asyncio_loop
 
 CONTEXT = DriverContext("pubsub", "app")
 

@@ -11,10 +11,10 @@ from support.certificates import Authority
 from support.redis_pubsub import CONTEXT, consumers, consuming, open_driver, pending, publish, until
 from support.redis_servers import redis_cluster, redis_server, sentinel_group
 
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.errors import BulkPublishError, ConfigError, PubSubError
 from meshnode.interfaces import Outcome, PublishRequest, PubSubFeature
 from meshnode.registry import Registry, load_options
-from meshnode.surroundings import asyncio_loop
 from meshnode.testing.conformance import pubsub
 
 pytestmark = pytest.mark.redis

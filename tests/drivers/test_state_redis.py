@@ -12,6 +12,7 @@ from meshnode_redis.state import Options, driver
 from support.certificates import Authority
 from support.redis_servers import redis_cluster, redis_server, sentinel_group, wait_for
 
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.errors import (
     BulkStateError,
     ComponentUnavailable,
@@ -31,7 +32,6 @@ from meshnode.interfaces import (
     QueryRequest,
     SetRequest,
 )
-from meshnode.surroundings import asyncio_loop
 from meshnode.testing.conformance import state
 
 pytestmark = pytest.mark.redis

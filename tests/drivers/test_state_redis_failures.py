@@ -12,9 +12,9 @@ import trio
 from meshnode_redis.state import Options, driver
 from support.redis_servers import RedisServer, free_port, proxy, redis_cluster, redis_server, sentinel_group
 
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.errors import BulkStateError, ComponentUnavailable, StateError, Status
 from meshnode.interfaces import DeleteRequest, DriverContext, GetRequest, SetRequest
-from meshnode.surroundings import asyncio_loop
 
 pytestmark = pytest.mark.redis
 

@@ -11,7 +11,7 @@ import trio
 import trio.lowlevel
 import trio_asyncio
 
-from meshnode.surroundings import asyncio_loop
+from meshnode.asyncioloop import asyncio_loop
 
 
 async def test_what_nobody_asks_for_is_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

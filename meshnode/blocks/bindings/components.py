@@ -24,7 +24,7 @@ BINDING_METADATA = (_DIRECTION, "route")
 """Metadata of binding components that the node looks at; `route` is for applications that speak HTTP."""
 
 
-@frozen
+@frozen(eq=False)
 class Binding:
     """One opened binding. `input` and `output` are the same driver, where it has and the component uses that
     direction; `explicit` says that the component asked for input by name.

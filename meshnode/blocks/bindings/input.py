@@ -20,9 +20,11 @@ from meshnode.app import AppChannel
 from meshnode.blocks.bindings.components import Binding
 from meshnode.blocks.bindings.output import OutputBindings
 from meshnode.blocks.call import Call, LiveCalls
+from meshnode.blocks.fleet import Fleet
 from meshnode.blocks.keeping import (
     ask_app,
     call_app,
+    first_of,
     keep_going,
     pause_for_breaker,
     wait_for_app,
@@ -47,8 +49,20 @@ _PARALLEL = runtime.BindingEventResponseBindingEventConcurrency.PARALLEL
 
 
 @final
+class _Reading:
+    """One binding that is being read until `stop`."""
+
+    def __init__(self, binding: Binding) -> None:
+        self.binding = binding
+        self.stop = trio.Event()
+
+
+@final
 class InputBindings:
-    """The input side of a node's bindings. `stop` is set when no further event is to be taken."""
+    """The input side of a node's bindings. `stop` is set when no further event is to be taken.
+
+    `bindings` may change; `renew` then says so.
+    """
 
     def __init__(
         self,
@@ -63,35 +77,67 @@ class InputBindings:
         stop: trio.Event,
     ) -> None:
         self._rng = rng
-        self._bindings = [one for one in bindings.values() if one.input is not None]
+        self._bindings = bindings
         self._app = app
         self._policies = policies
         self._output = output
         self._state = state
         self._live = live
         self._stop = stop
+        self._fleet = Fleet(stop, self._read)
+        self._reading: dict[str, _Reading] = {}
+        self._listed: frozenset[str] | None = None
+        self._asking = False
+        self._changed = trio.Event()
 
     async def run(self) -> None:
         """Read from those that the application wants; return when all have ended, which is after `stop`."""
-        if not self._bindings or not self._app.configured:
+        if not self._app.configured:
             return
-        others = [one for one in self._bindings if not one.explicit]
+        self._asking = True
         async with trio.open_nursery() as nursery:
-            for one in self._bindings:
-                if one.explicit:
-                    nursery.start_soon(self._read, one)
-            named = await self._named() if others else frozenset()
-            for one in others if not self._stop.is_set() else ():
-                if one.name in named:
-                    nursery.start_soon(self._read, one)
-                else:
-                    _log.info("app has not subscribed to binding %s.", one.name)
+            nursery.start_soon(self._fleet.run)
+            while not self._stop.is_set():
+                changed = self._changed = trio.Event()
+                self._want()
+                if self._listed is None and any(not one.explicit for one in self._readable()):
+                    self._listed = await self._named()
+                    if not self._stop.is_set():
+                        self._want()
+                await first_of(changed.wait, self._stop.wait)
 
-    async def _read(self, binding: Binding) -> None:
+    def renew(self) -> None:
+        """Go by the bindings as they are now."""
+        if self._asking:
+            self._want()
+            self._changed.set()
+
+    async def settled(self, patience: float) -> None:
+        """Return when nothing is under way any more that `renew` has ended; what takes longer than `patience`
+        seconds is cancelled, which gives it back.
+        """
+        await self._fleet.settled(patience)
+
+    def _readable(self) -> list[Binding]:
+        return [one for one in self._bindings.values() if one.input is not None]
+
+    def _want(self) -> None:
+        before, self._reading = self._reading, {}
+        for one in self._readable():
+            if one.explicit or (self._listed is not None and one.name in self._listed):
+                held = before.get(one.name)
+                same = held is not None and held.binding is one
+                self._reading[one.name] = held if held is not None and same else _Reading(one)
+            elif self._listed is not None:
+                _log.info("app has not subscribed to binding %s.", one.name)
+        self._fleet.want(self._reading)
+
+    async def _read(self, reading: _Reading) -> None:
+        binding, stop = reading.binding, reading.stop
         source = binding.input
         assert source is not None
-        consume = partial(source.read, partial(self._receive, binding), self._stop)
-        await keep_going(f"input binding {binding.name}", consume, self._stop)
+        consume = partial(source.read, partial(self._receive, reading), stop)
+        await keep_going(f"input binding {binding.name}", consume, stop)
 
     async def _named(self) -> frozenset[str]:
         """The bindings that the application lists; none where it has no such list."""
@@ -109,11 +155,12 @@ class InputBindings:
                 raise
             return runtime.ListInputBindingsResponse()
 
-    async def _receive(self, binding: Binding, event: BindingEvent) -> Outcome:
+    async def _receive(self, reading: _Reading, event: BindingEvent) -> Outcome:
         """One event's way into the application and back."""
+        binding = reading.binding
         call = self._live.begin(f"/bindings/{binding.name}", binding.name, None)
         try:
-            return await self._deliver(binding, event, call)
+            return await self._deliver(binding, event, call, reading.stop)
         except Exception as raised:  # the boundary of a delivery: whatever it was, the event is kept
             error = unwrap(raised)
             known = isinstance(error, MeshError | GRPCError)
@@ -123,16 +170,16 @@ class InputBindings:
         finally:
             self._live.end(call)
 
-    async def _deliver(self, binding: Binding, event: BindingEvent, call: Call) -> Outcome:
+    async def _deliver(self, binding: Binding, event: BindingEvent, call: Call, stop: trio.Event) -> Outcome:
         policy = binding.inbound
         view = None if policy.is_noop else call.watched(policy, policy.target)
         attempt = partial(self._attempt, binding, event)
         refusals = 0
-        while await wait_for_app(self._app, self._stop):
+        while await wait_for_app(self._app, stop):
             try:
-                response = await run(policy, attempt, view=view, stop=self._stop)
+                response = await run(policy, attempt, view=view, stop=stop)
             except CircuitOpen:
-                await pause_for_breaker(policy, self._stop, refusals)
+                await pause_for_breaker(policy, stop, refusals)
                 refusals += 1
             else:
                 await self._act_on(response, call)

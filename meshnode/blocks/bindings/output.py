@@ -38,7 +38,7 @@ class OutputBindings:
 
     def __init__(self, bindings: Mapping[str, Binding], rng: random.Random) -> None:
         self._rng = rng
-        self._bindings = {name: one for name, one in bindings.items() if one.output is not None}
+        self._bindings = bindings
 
     async def invoke(
         self, request: runtime.InvokeBindingRequest, headers: HeaderBlock, call: Call

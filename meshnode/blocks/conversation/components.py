@@ -15,7 +15,7 @@ __all__ = ["Model", "build_models"]
 _KIND = "Conversation"
 
 
-@frozen
+@frozen(eq=False)
 class Model:
     """One opened conversation component."""
 

@@ -15,7 +15,7 @@ from meshnode.resiliency import Policies, Policy
 __all__ = ["CryptoProviders", "Provider", "bad_request", "build_providers", "operation_failed"]
 
 
-@frozen
+@frozen(eq=False)
 class Provider:
     """One opened crypto component. `policy` is its outbound policy."""
 
@@ -29,7 +29,7 @@ class CryptoProviders:
     """All crypto components of one node, by name."""
 
     def __init__(self, providers: Mapping[str, Provider]) -> None:
-        self._providers = dict(providers)
+        self._providers = providers
 
     def find(self, name: str) -> Provider:
         """The component of that name. Raises `InvalidArgument` for a name that is missing or unknown; with
@@ -53,14 +53,14 @@ class CryptoProviders:
         return provider
 
 
-def build_providers(opened: Sequence[Opened], policies: Policies) -> CryptoProviders:
-    """The crypto components among all of them."""
+def build_providers(opened: Sequence[Opened], policies: Policies) -> dict[str, Provider]:
+    """The crypto components among all of them, by name."""
     found = {}
     for one in opened:
         if one.planned.kind == "crypto" and one.instance is not None:
             name = one.planned.component.name
             found[name] = Provider(name, one.instance, policies.for_component(name, "Crypto"))
-    return CryptoProviders(found)
+    return found
 
 
 def bad_request(why: str) -> InvalidArgument:

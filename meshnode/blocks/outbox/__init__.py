@@ -1,6 +1,7 @@
 """The transactional outbox: a message is published if and only if its state transaction committed.
 
-`writer` works inside the transaction's request, `relay` behind it; `marks` is what they agree on. The
+`writer` works inside the transaction's request, `relay` behind it; `marks` is what they agree on, `outboxes`
+has those of all stores. The
 protocol is Dapr's, so that meshnodes and daprds may serve one application id:
 
 1. For each upsert the writer publishes an internal message, named after a fresh marker key, to the outbox's
@@ -14,8 +15,7 @@ a tombstone in the marker's place. So a transaction that is later than the relay
 behind its back, and none that committed is ever discarded.
 """
 
-from meshnode.blocks.outbox.relay import OutboxRelay
+from meshnode.blocks.outbox.outboxes import Outboxes
 from meshnode.blocks.outbox.settings import OutboxSettings, outbox_settings
-from meshnode.blocks.outbox.writer import OutboxWriter
 
-__all__ = ["OutboxRelay", "OutboxSettings", "OutboxWriter", "outbox_settings"]
+__all__ = ["OutboxSettings", "Outboxes", "outbox_settings"]

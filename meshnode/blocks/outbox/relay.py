@@ -44,7 +44,7 @@ _FIRST_LOOK, _LONGEST_PAUSE = 0.05, 3.0
 @final
 class OutboxRelay:
     """The relay of one store's outbox; `others` are those of the node's stores by name, this one among them.
-    `stop` is set when no further message is to be taken.
+    Once `stop` is set it takes no further message.
     """
 
     def __init__(
@@ -54,7 +54,6 @@ class OutboxRelay:
         brokers: Brokers,
         publishing: Publishing,
         live: LiveCalls,
-        stop: trio.Event,
         others: Mapping[str, OutboxRelay],
     ) -> None:
         self._settings = settings
@@ -62,7 +61,7 @@ class OutboxRelay:
         self._brokers = brokers
         self._publishing = publishing
         self._live = live
-        self._stop = stop
+        self.stop = trio.Event()
         self._others = others
         self._waited_for: OrderedDict[str, None] = OrderedDict()
         self._tried = trio.Event()
@@ -71,7 +70,7 @@ class OutboxRelay:
     async def run(self) -> None:
         """Relay until `stop`."""
         try:
-            await keep_going(f"outbox of state store {self._settings.store}", self._consume, self._stop)
+            await keep_going(f"outbox of state store {self._settings.store}", self._consume, self.stop)
         finally:
             self._tried.set()
 
@@ -88,7 +87,7 @@ class OutboxRelay:
         request = SubscribeRequest(topic, max_in_flight=_MAX_IN_FLIGHT)
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(broker.driver.subscribe, request, self._deliver, self._stop)
+                await nursery.start(broker.driver.subscribe, request, self._deliver, self.stop)
                 self._subscribed = True
                 self._tried.set()
                 task_status.started()
@@ -136,7 +135,7 @@ class OutboxRelay:
             await self._ask(partial(finish, self._store.driver, key, remember=not settings.discard), call)
             return Outcome.ACK
         if mark is Mark.MISSING:
-            if self._stop.is_set():
+            if self.stop.is_set():
                 return Outcome.RETRY
             text = "failed to publish outbox topic to pubsub %s: outbox state not found, %s"
             _log.error(text, settings.pubsub, "rejecting for later processing")
@@ -148,11 +147,11 @@ class OutboxRelay:
         began, pause = trio.current_time(), _FIRST_LOOK
         while True:
             mark = await self._ask(partial(look, self._store.driver, key), call)
-            if mark is not Mark.MISSING or self._stop.is_set():
+            if mark is not Mark.MISSING or self.stop.is_set():
                 return mark
             if key in self._waited_for or trio.current_time() - began >= _PATIENCE:
                 return await self._missing(key, call)
-            await unless_stopped(pause, self._stop)
+            await unless_stopped(pause, self.stop)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _missing(self, key: str, call: Call) -> Mark:
@@ -169,7 +168,7 @@ class OutboxRelay:
         return await self._ask(partial(look, self._store.driver, key), call)
 
     async def _ask(self, operation: Callable[[], Awaitable[T]], call: Call) -> T:
-        return await scoped(self._store.policy, operation, call, stop=self._stop)
+        return await scoped(self._store.policy, operation, call, stop=self.stop)
 
     async def _publish(self, event: Event, call: Call) -> None:
         """The event as its subscribers get it; its id is the marker's, so that repetitions show."""
@@ -185,7 +184,7 @@ class OutboxRelay:
             time=event.text("time"),
         )
         data = wrap(event.data, event.text("datacontenttype"), _overrides(event), origin)
-        await self._publishing.send(broker, PublishRequest(settings.topic, data), call, stop=self._stop)
+        await self._publishing.send(broker, PublishRequest(settings.topic, data), call, stop=self.stop)
 
 
 def _overrides(event: Event) -> Mapping[str, str]:

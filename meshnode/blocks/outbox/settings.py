@@ -32,12 +32,14 @@ class OutboxSettings:
     discard: bool
 
 
-def outbox_settings(opened: Sequence[Opened], app_id: str, namespace: str) -> list[OutboxSettings]:
-    """One for each state store that has an outbox. Raises `ConfigError`: a name without its other half, a
-    pub/sub component that is not there, a store without transactions.
+def outbox_settings(opened: Sequence[Opened], app_id: str, namespace: str) -> dict[str, OutboxSettings]:
+    """For each state store that has an outbox, by its name.
+
+    Raises `ConfigError`: a name without its other half, a pub/sub component that is not there, a store
+    without transactions.
     """
     brokers = {one.planned.component.name for one in opened if one.planned.kind == "pubsub"}
-    found: list[OutboxSettings] = []
+    found: dict[str, OutboxSettings] = {}
     problems: list[Problem] = []
     for one in opened:
         if one.planned.kind != "state" or one.instance is None:
@@ -47,15 +49,14 @@ def outbox_settings(opened: Sequence[Opened], app_id: str, namespace: str) -> li
             continue
         internal = one.reserved.get(_INTERNAL_PUBSUB, "") or pubsub
         problems.extend(_problems(one, brokers, {_PUBSUB: pubsub, _TOPIC: topic, _INTERNAL_PUBSUB: internal}))
-        found.append(
-            OutboxSettings(
-                one.planned.component.name,
-                pubsub,
-                topic,
-                internal,
-                one.reserved.get(_INTERNAL_TOPIC, "") or f"{namespace}{app_id}{topic}outbox",
-                one.reserved.get(_DISCARD, "").strip().lower() in _TRUE,
-            )
+        name = one.planned.component.name
+        found[name] = OutboxSettings(
+            name,
+            pubsub,
+            topic,
+            internal,
+            one.reserved.get(_INTERNAL_TOPIC, "") or f"{namespace}{app_id}{topic}outbox",
+            one.reserved.get(_DISCARD, "").strip().lower() in _TRUE,
         )
     if problems:
         raise ConfigError(problems)

@@ -20,7 +20,7 @@ _KIND = "Pubsub"
 _NAMESPACE = "{namespace}"
 
 
-@frozen
+@frozen(eq=False)
 class Broker:
     """One opened pub/sub component. `prefix` stands before each of its topics at the broker."""
 
@@ -43,7 +43,7 @@ class Brokers:
 
     def __init__(self, app_id: str, brokers: Mapping[str, Broker]) -> None:
         self.app_id = app_id
-        self._brokers = dict(brokers)
+        self._brokers = brokers
 
     def find(self, name: str) -> Broker:
         """The component of that name, or the error of the reference."""

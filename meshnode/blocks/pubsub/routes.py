@@ -28,6 +28,13 @@ class Routes:
             (compile_program(rule.match.strip()) if rule.match.strip() else None, rule.path) for rule in rules
         ]
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Routes):
+            return NotImplemented
+        return self.rules == other.rules and self.default == other.default
+
+    __hash__ = None  # type: ignore[assignment]
+
     def path_of(self, event: Event) -> str | None:
         """The path of the first rule that holds, else the default. Raises `ValueError` where a rule cannot be
         decided.

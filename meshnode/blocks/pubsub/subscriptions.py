@@ -1,12 +1,15 @@
 """A node's subscriptions: what its resources declare, what its application asks for at start, and the
 streams it opens. Each runs on its own; one that fails is tried again and troubles no other.
+
+`renew` is for resources that have changed: what is wanted as before goes on; what is not ends, what it has
+under way first; and a subscription whose broker was opened anew moves over to it.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import final
 
@@ -14,17 +17,18 @@ import trio
 
 from meshnode.app import AppChannel
 from meshnode.blocks.call import Call, LiveCalls
+from meshnode.blocks.fleet import Fleet, pass_on
 from meshnode.blocks.keeping import ask_app, first_of
-from meshnode.blocks.pubsub.brokers import Broker, Brokers, pubsub_error
+from meshnode.blocks.pubsub.brokers import Brokers
 from meshnode.blocks.pubsub.callback import CallbackReceiver
 from meshnode.blocks.pubsub.delivery import Delivery
 from meshnode.blocks.pubsub.keeping import keep_subscribed
-from meshnode.blocks.pubsub.publishing import Publishing, is_raw
-from meshnode.blocks.pubsub.routes import Routes
+from meshnode.blocks.pubsub.publishing import Publishing
 from meshnode.blocks.pubsub.streaming import EventStream, StreamReceiver, initial_request
-from meshnode.blocks.pubsub.subscription import Kind, Receiver, TopicSubscription
-from meshnode.config.subscription import BulkSubscribe, Rule, Subscription
-from meshnode.errors import BadRequestDetail, InvalidArgument, MeshError, Status
+from meshnode.blocks.pubsub.subscription import Receiver, TopicSubscription
+from meshnode.blocks.pubsub.wanted import Wanted, without_doubles
+from meshnode.config.subscription import Subscription
+from meshnode.errors import MeshError, Status
 from meshnode.resiliency import Policies
 from meshnode.transport import GRPCError
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
@@ -34,13 +38,30 @@ __all__ = ["Subscriptions"]
 
 _log = logging.getLogger("meshnode.pubsub")
 
-MAX_IN_FLIGHT = "maxInFlight"
-"""Metadata of a subscription: deliveries side by side."""
+
+@final
+class _Held:
+    """One subscription that is being held until `stop`."""
+
+    def __init__(self, subscription: TopicSubscription) -> None:
+        self.subscription = subscription
+        self.stop = trio.Event()
+
+
+@final
+class _Streamed:
+    """The same over a stream. Cancelling `scope` gives back what is under way."""
+
+    def __init__(self, subscription: TopicSubscription) -> None:
+        self.subscription = subscription
+        self.stop = trio.Event()
+        self.scope = trio.CancelScope()
+        self.ended = trio.Event()
 
 
 @final
 class Subscriptions:
-    """`run` holds the declared and programmatic ones; `stream` is the streaming API."""
+    """`run` holds the declared and programmatic ones; `stream` is the streaming API. `stop` ends them all."""
 
     def __init__(
         self,
@@ -62,66 +83,100 @@ class Subscriptions:
         self._wall = wall
         self._rng = rng
         self._stop = stop
+        self._wanted = Wanted(brokers)
         self._callback = CallbackReceiver(app, rng)
+        self._declared: Sequence[Subscription] = ()
+        self._asked: Sequence[runtime.TopicSubscription] = ()
+        self._fleet = Fleet(stop, self._hold)
+        self._held: dict[tuple[str, str], _Held] = {}
         self._active: list[TopicSubscription] = []
+        self._streams: dict[_Streamed, None] = {}
 
     @property
     def active(self) -> Sequence[TopicSubscription]:
         """What is subscribed to now."""
-        return tuple(self._active)
+        return (*self._active, *(one.subscription for one in self._streams))
 
     async def run(self, declared: Sequence[Subscription]) -> None:
         """Subscribe to what is declared and what the application asks for; return when all have ended,
         which is after `stop`.
         """
-        first = _without_doubles(self._declared(declared))
+        self._want(declared)
         async with trio.open_nursery() as nursery:
-            for subscription in first:
-                nursery.start_soon(self._hold, subscription)
             # What is declared goes before what the application asks for, as in Dapr, and waits for nothing.
-            for subscription in _without_doubles([*first, *await self._programmatic()])[len(first) :]:
-                nursery.start_soon(self._hold, subscription)
+            nursery.start_soon(self._fleet.run)
+            self._asked = await self._programmatic()
+            if self._asked:
+                self._want(self._declared)
 
-    async def _hold(self, subscription: TopicSubscription) -> None:
-        with self._listed(subscription):
-            async with trio.open_nursery() as nursery:
-                delivery = self._delivery(subscription, self._callback, self._stop)
-                await nursery.start(keep_subscribed, subscription, delivery, self._stop)
-                text = "app is subscribed to topic %s of pubsub %s"
-                _log.info(text, subscription.topic, subscription.broker.name)
+    def renew(self, declared: Sequence[Subscription]) -> None:
+        """Go by these declared ones, and by the brokers as they are now."""
+        self._want(declared)
+        for one in self._streams:
+            broker = one.subscription.broker
+            if self._brokers.get(broker.name) is not broker:
+                one.stop.set()
+
+    async def settled(self, patience: float) -> None:
+        """Return when nothing is under way any more that `renew` has ended; what takes longer than `patience`
+        seconds is cancelled, which gives it back to its broker.
+        """
+        moving = [one for one in self._streams if one.stop.is_set()]
+        began = trio.current_time()
+        await self._fleet.settled(patience)
+        with trio.move_on_at(began + patience):
+            for one in moving:
+                await one.ended.wait()
+        for one in moving:
+            one.scope.cancel()
+            await one.ended.wait()
 
     async def stream(self, stream: EventStream, call: Call) -> None:
         """One streaming subscription, from its initial request to its end."""
         initial = await self._initial(stream)
-        broker = self._brokers.find(initial.pubsub_name)
-        self._check_scope(broker, initial.topic)
-        subscription = TopicSubscription(
-            broker,
-            initial.topic,
-            Kind.STREAMING,
-            metadata=dict(initial.metadata),
-            dead_letter_topic=initial.dead_letter_topic or "",
-            raw=is_raw(initial.metadata, broker.name),
-            max_in_flight=_max_in_flight(initial.metadata),
-        )
+        subscription = self._wanted.streamed(initial)
         call.target = subscription.name
         receiver = StreamReceiver(stream)
         async with trio.open_nursery() as nursery:
-            delivery = self._delivery(subscription, receiver, self._stop)
 
             async def hold(*, task_status: trio.TaskStatus[None]) -> None:
-                await keep_subscribed(
-                    subscription, delivery, self._stop, task_status=task_status, patient=False
-                )
+                await self._hold_stream(initial, subscription, receiver, task_status=task_status)
                 nursery.cancel_scope.cancel()
 
             await nursery.start(hold)
             if not self._stop.is_set():
                 await receiver.confirm()
-                with self._listed(subscription):
-                    await receiver.listen()
+                await receiver.listen()
                 nursery.cancel_scope.cancel()
         self._check_stop()
+
+    async def _hold_stream(
+        self,
+        initial: runtime.SubscribeTopicEventsRequestInitialAlpha1,
+        subscription: TopicSubscription,
+        receiver: StreamReceiver,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Hold it until the node leaves, on one broker after the other where the component is opened anew.
+        Raises where it fails at first, or where the component has gone.
+        """
+        status: trio.TaskStatus[None] = task_status
+        patient = False
+        while True:
+            held = _Streamed(subscription)
+            delivery = self._delivery(subscription, receiver, held.stop)
+            with self._streaming(held), held.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(pass_on, self._stop, held.stop)
+                    await keep_subscribed(
+                        subscription, delivery, held.stop, task_status=status, patient=patient
+                    )
+                    nursery.cancel_scope.cancel()
+            if self._stop.is_set():
+                return
+            subscription = self._wanted.streamed(initial)
+            status, patient = trio.TASK_STATUS_IGNORED, True
 
     async def _initial(self, stream: EventStream) -> runtime.SubscribeTopicEventsRequestInitialAlpha1:
         """What the stream asks for, as soon as it does."""
@@ -138,6 +193,29 @@ class Subscriptions:
         if self._stop.is_set():
             raise MeshError("the node is shutting down", status=Status.UNAVAILABLE)
 
+    def _want(self, declared: Sequence[Subscription]) -> None:
+        """One that is wanted as before stays the very object that is being held."""
+        self._declared = declared
+        wanted = without_doubles([*self._wanted.declared(declared), *self._wanted.asked_for(self._asked)])
+        before, self._held = self._held, {}
+        for one in wanted:
+            key = (one.broker.name, one.topic)
+            held = before.get(key)
+            same = held is not None and held.subscription == one
+            self._held[key] = held if held is not None and same else _Held(one)
+        self._fleet.want(self._held)
+
+    async def _hold(self, held: _Held) -> None:
+        subscription, stop = held.subscription, held.stop
+        where = (subscription.topic, subscription.broker.name)
+        with self._listed(subscription):
+            async with trio.open_nursery() as nursery:
+                delivery = self._delivery(subscription, self._callback, stop)
+                await nursery.start(keep_subscribed, subscription, delivery, stop)
+                _log.info("app is subscribed to topic %s of pubsub %s", *where)
+        if not self._stop.is_set():
+            _log.info("the subscription to topic %s of pubsub %s as it was has ended", *where)
+
     def _delivery(self, subscription: TopicSubscription, receiver: Receiver, stop: trio.Event) -> Delivery:
         return Delivery(
             subscription,
@@ -150,31 +228,12 @@ class Subscriptions:
             stop=stop,
         )
 
-    def _declared(self, declared: Sequence[Subscription]) -> Iterator[TopicSubscription]:
-        for one in declared:
-            made = self._made(
-                Kind.DECLARATIVE,
-                f"Subscription {one.name}",
-                one.pubsub_name,
-                one.topic,
-                one.metadata,
-                one.dead_letter_topic,
-                one.bulk,
-                one.rules,
-                one.default_path or None,
-            )
-            if made is not None:
-                yield made
-
-    async def _programmatic(self) -> list[TopicSubscription]:
+    async def _programmatic(self) -> Sequence[runtime.TopicSubscription]:
         if not self._app.configured:
-            return []
+            return ()
         policy = self._policies.built_in("DaprBuiltInInitializationRetries")
         answer = await ask_app("topic list", self._app, self._list_topics, policy, self._stop)
-        if answer is None:
-            return []
-        made = [self._asked_for(one) for one in answer.subscriptions]
-        return [one for one in made if one is not None]
+        return () if answer is None else answer.subscriptions
 
     async def _list_topics(self) -> runtime.ListTopicSubscriptionsResponse:
         try:
@@ -187,64 +246,6 @@ class Subscriptions:
             _log.info("pubsub subscriptions: gRPC app does not implement ListTopicSubscriptions")
             return runtime.ListTopicSubscriptionsResponse()
 
-    def _asked_for(self, one: runtime.TopicSubscription) -> TopicSubscription | None:
-        routes = one.routes if one.routes is not None else runtime.TopicRoutes()
-        rules = tuple(Rule(match=rule.match, path=rule.path) for rule in routes.rules)
-        bulk = one.bulk_subscribe
-        return self._made(
-            Kind.PROGRAMMATIC,
-            f"the application's subscription to {one.topic}",
-            one.pubsub_name,
-            one.topic,
-            one.metadata,
-            one.dead_letter_topic,
-            None
-            if bulk is None
-            else BulkSubscribe(
-                enabled=bulk.enabled,
-                max_messages=bulk.max_messages_count,
-                max_await_ms=bulk.max_await_duration_ms,
-            ),
-            rules,
-            routes.default if routes.default or not rules else None,
-        )
-
-    def _made(
-        self,
-        kind: Kind,
-        what: str,
-        pubsub: str,
-        topic: str,
-        metadata: Mapping[str, str],
-        dead_letter_topic: str,
-        bulk: BulkSubscribe | None,
-        rules: Sequence[Rule],
-        default: str | None,
-    ) -> TopicSubscription | None:
-        """The subscription, or None and a line in the log for one that cannot be."""
-        try:
-            broker = self._brokers.find(pubsub)
-            self._check_scope(broker, topic)
-            return TopicSubscription(
-                broker,
-                topic,
-                kind,
-                routes=Routes(rules, default),
-                metadata=dict(metadata),
-                dead_letter_topic=dead_letter_topic,
-                bulk=bulk if bulk is not None and bulk.enabled else None,
-                raw=is_raw(metadata, pubsub),
-                max_in_flight=_max_in_flight(metadata),
-            )
-        except (MeshError, ValueError) as error:
-            _log.error("%s is left out: %s", what, error)
-            return None
-
-    def _check_scope(self, broker: Broker, topic: str) -> None:
-        if not broker.scopes.may_subscribe(topic):
-            message = f"subscription to topic '{topic}' on pubsub '{broker.name}' is not allowed"
-            raise pubsub_error(Status.PERMISSION_DENIED, "FORBIDDEN", message, broker.name, {"topic": topic})
-
     @contextmanager
     def _listed(self, subscription: TopicSubscription) -> Iterator[None]:
         self._active.append(subscription)
@@ -253,27 +254,11 @@ class Subscriptions:
         finally:
             self._active.remove(subscription)
 
-
-def _max_in_flight(metadata: Mapping[str, str]) -> int | None:
-    """Raises `InvalidArgument` for what is no number from 1."""
-    for key, value in metadata.items():
-        if key.lower() == MAX_IN_FLIGHT.lower():
-            if not (value.isascii() and value.isdigit() and 0 < int(value) <= 100_000):
-                message = f"{MAX_IN_FLIGHT} must be a whole number from 1 to 100000, not {value!r}"
-                raise InvalidArgument(message, BadRequestDetail([(f"metadata.{MAX_IN_FLIGHT}", message)]))
-            return int(value)
-    return None
-
-
-def _without_doubles(wanted: Iterable[TopicSubscription]) -> list[TopicSubscription]:
-    """One per topic."""
-    kept: dict[tuple[str, str], TopicSubscription] = {}
-    for one in wanted:
-        key = (one.broker.name, one.topic)
-        if key in kept:
-            _log.warning(
-                "topic %s of pubsub %s is subscribed to twice; the first one counts", one.topic, key[0]
-            )
-            continue
-        kept[key] = one
-    return list(kept.values())
+    @contextmanager
+    def _streaming(self, held: _Streamed) -> Iterator[None]:
+        self._streams[held] = None
+        try:
+            yield
+        finally:
+            del self._streams[held]
+            held.ended.set()
