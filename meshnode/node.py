@@ -57,6 +57,7 @@ class Node:
         self.options = options
         self.started = started
         self.policies = parts.plan.policies
+        self.hot_reload = bool(parts.plan.features)
         self.app = parts.app
         self.live = surfaces.live
         self.stopping = surfaces.stopping

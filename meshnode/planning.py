@@ -20,7 +20,7 @@ from meshnode.registry import Registry
 from meshnode.resiliency import Policies
 from meshnode.security.access import AccessPolicy, ApiRules
 from meshnode.surroundings import Surroundings
-from meshnode.unserved import remarks, without_denied
+from meshnode.unserved import HOT_RELOAD, remarks, without_denied
 
 __all__ = ["Plan", "make_plan", "mistakes"]
 
@@ -39,6 +39,12 @@ class Plan:
     components: Sequence[Planned]
     subscriptions: Sequence[Subscription]
     notes: list[str]
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What is switched on of the features that a Configuration may switch."""
+        off = any(one.name == HOT_RELOAD and not one.enabled for one in self.configuration.features or ())
+        return () if off else (HOT_RELOAD,)
 
     @property
     def needs_asyncio(self) -> bool:

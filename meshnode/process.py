@@ -1,7 +1,8 @@
 """The node of a process: its logs, its signals, its resources read from files.
 
 SIGTERM and SIGINT begin the graceful shutdown; while the node is still starting they end it at once, and a
-second one ends the waiting for requests in flight. May import everything below the command line.
+second one ends the waiting for requests in flight. SIGHUP has the resources read again, unless it is ignored
+as under nohup. May import everything below the command line.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, final
 
 import trio
@@ -22,6 +24,7 @@ from meshnode.errors import ConfigError
 from meshnode.node import Node, Surroundings, open_node
 from meshnode.planning import mistakes
 from meshnode.telemetry.logs import LogTail, add_stream, configure_logging
+from meshnode.watching import Watcher
 
 __all__ = ["run_node"]
 
@@ -42,14 +45,19 @@ async def run_node(
     `on_quiet` is called when those under way have ended.
     """
     tail = LogTail()
-    with _logs(options, tail), trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with _logs(options, tail), trio.open_signal_receiver(*_signals(options)) as signals:
         around = Surroundings(tail=tail)
-        resources = _load(options, around)
+        load = partial(_load, options, around)
+        watcher = Watcher((*options.resources_paths, *options.config_paths), load)
+        resources = load()
         async with trio.open_nursery() as nursery:
             ends = _Ends(nursery.cancel_scope)
             nursery.start_soon(ends.watch, signals)
             async with open_node(options, resources, surroundings=around, on_app_ready=on_app_ready) as node:
                 ends.node = node
+                if node.hot_reload and options.resources_paths:
+                    ends.watcher = watcher
+                    nursery.start_soon(watcher.run, node.reload)
                 if leave is not None:
                     nursery.start_soon(_leave, node, leave, on_quiet)
                 task_status.started(node.started)
@@ -71,12 +79,17 @@ class _Ends:
 
     def __init__(self, everything: trio.CancelScope) -> None:
         self.node: Node | None = None
+        self.watcher: Watcher | None = None
         self._everything = everything
 
     async def watch(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             name, node = signal.Signals(number).name, self.node
-            if node is None:
+            if number == signal.SIGHUP:
+                _log.info("Received %s", name)
+                if self.watcher is not None:
+                    self.watcher.ask()
+            elif node is None:
                 _log.info("Received %s while starting: not going on", name)
                 self._everything.cancel()
             elif node.stopping.is_set():
@@ -85,6 +98,13 @@ class _Ends:
             else:
                 _log.info("Received %s", name)
                 node.stop()
+
+
+def _signals(options: NodeOptions) -> tuple[signal.Signals, ...]:
+    """SIGHUP ends a node that has no files to read again, as it ends any program."""
+    ends = (signal.SIGTERM, signal.SIGINT)
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (*ends, signal.SIGHUP) if options.resources_paths and not ignored else ends
 
 
 def _load(options: NodeOptions, around: Surroundings) -> Resources:

@@ -165,7 +165,7 @@ def _metadata(options: NodeOptions, parts: Parts, blocks: _Blocks, stopping: tri
         connection=app_connection(options),
         resiliencies=lambda: tuple(parts.resiliencies),
         subscriptions=lambda: blocks.subscriptions.active,
-        features=(),
+        features=parts.plan.features,
         shutdown=stopping.set,
     )
 

@@ -12,7 +12,10 @@ from attrs import evolve
 from meshnode.config import Configuration, Resources
 from meshnode.config.nodeoptions import NodeOptions
 
-__all__ = ["remarks", "without_denied"]
+__all__ = ["HOT_RELOAD", "remarks", "without_denied"]
+
+HOT_RELOAD = "HotReload"
+"""The feature that a Configuration can switch off; in Dapr, where it is a preview, on."""
 
 
 def without_denied(resources: Resources, configuration: Configuration, notes: list[str]) -> Resources:
@@ -45,7 +48,7 @@ def _of_configuration(configuration: Configuration) -> Iterator[str]:
     if isinstance(configuration.mtls, Mapping) and configuration.mtls.get("enabled") is True:
         yield "mtls: encryption between nodes is not built yet; calls to other nodes go in the clear"
     for feature in configuration.features or ():
-        if feature.enabled:
+        if feature.enabled and feature.name != HOT_RELOAD:
             yield f"features: this node knows no feature {feature.name}"
     if configuration.workflow:
         yield "workflow: has no effect until the node has that block"

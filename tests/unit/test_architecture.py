@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
     {"blocks"},
     {"api"},
     {"planning", "tables", "surfaces", "reload", "node"},
-    {"process"},
+    {"process", "watching"},
     {"testing", "cli", "quickstarts"},
     {"__main__"},
 ]
