@@ -18,13 +18,15 @@ _PER_SECOND = 1.5
 
 
 class Kind(enum.Enum):
-    """Processes are killed (and started again) or paused, nodes also asked to end; links are cut, in three
-    ways.
+    """Processes are killed (and started again) or paused, nodes also asked to end or given other resources;
+    links are cut, in three ways.
     """
 
     KILL = "kill"
     STOP = "stop"
     PAUSE = "pause"
+    CHANGE = "change"
+    """The node's file says something else of its broker, which it is to go by without a restart."""
     HOLD = "hold"
     """Bytes wait, and arrive in the end."""
     RESET = "reset"
@@ -33,7 +35,7 @@ class Kind(enum.Enum):
     """Bytes vanish without a sign; in the end all connections are reset."""
 
 
-_OF_NODES = (Kind.KILL, Kind.KILL, Kind.STOP, Kind.PAUSE, Kind.PAUSE)
+_OF_NODES = (Kind.KILL, Kind.KILL, Kind.STOP, Kind.PAUSE, Kind.PAUSE, Kind.CHANGE, Kind.CHANGE)
 _OF_OTHERS = (Kind.KILL, Kind.PAUSE)
 _OF_LINKS = (Kind.HOLD, Kind.RESET, Kind.SWALLOW)
 

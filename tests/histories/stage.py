@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -36,6 +38,18 @@ async def until(condition: Callable[[], bool], *, patience: float = _PATIENCE) -
     return False
 
 
+def change(file: Path) -> None:
+    """Another interval, at once as a whole: that makes it another component."""
+    text = re.sub(
+        r"(redeliverInterval, value: ')(\d+)ms",
+        lambda found: f"{found[1]}{int(found[2]) + 1}ms",
+        file.read_text(),
+    )
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    os.replace(new, file)
+
+
 @final
 class Stage:
     """Set it first, then open it with `running`."""
@@ -48,6 +62,7 @@ class Stage:
         self.links: dict[str, Link] = {}
         self.applied: Counter[str] = Counter()
         self._seed = seed
+        self._files: dict[str, Path] = {}
 
     def port(self) -> int:
         """Below the range from which the system takes ports for outgoing connections: it must stay ours
@@ -73,7 +88,8 @@ class Stage:
     def node(self, name: str, app_id: str, port: int, resources: str, app_port: int | None = None) -> None:
         home = self.folder / name
         (home / "resources").mkdir(parents=True)
-        (home / "resources" / "resources.yaml").write_text(resources)
+        file = self._files[name] = home / "resources" / "resources.yaml"
+        file.write_text(resources)
         command = [sys.executable, "-m", "meshnode", "node", "--app-id", app_id]
         command += ["--dapr-grpc-port", str(port), "--resources-path", str(home / "resources")]
         if app_port is not None:
@@ -125,6 +141,10 @@ class Stage:
                 await self._hurt(self.daemons[fault.target], fault)
 
     async def _hurt(self, daemon: Daemon, fault: Fault) -> None:
+        if fault.kind is Kind.CHANGE:
+            change(self._files[fault.target])
+            await trio.sleep(fault.seconds)
+            return
         if fault.kind is Kind.PAUSE:
             daemon.pause()
             await trio.sleep(fault.seconds)
