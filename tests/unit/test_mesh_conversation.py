@@ -308,6 +308,31 @@ def test_scrubbing_a_long_hostile_text_takes_no_longer_than_its_length_asks(piec
     scrub(piece * 20_000)  # the suite's own time limit fails a quadratic expression
 
 
+async def test_a_long_text_is_scrubbed_beside_the_event_loop(mesh: Mesh, speaker: Speaker) -> None:
+    text = "bob@example.com writes\nfrom 10.0.0.1: " + "words and more words\n" * 20_000
+    speaker.outputs = [ConverseOutput([ConverseChoice(text)])]
+    node = await mesh.start("app", resources=MODEL)
+    request = runtime.ConversationRequest(
+        name="model", inputs=[runtime.ConversationInput(content=text, scrub_pii=True)], scrub_pii=True
+    )
+    passes = 0
+
+    async def count() -> None:
+        nonlocal passes
+        while True:
+            await trio.sleep(0.001)
+            passes += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        answer = await node.dapr.converse_alpha_1(request)
+        nursery.cancel_scope.cancel()
+    clean = text.replace("bob@example.com", "<EMAIL_ADDRESS>").replace("10.0.0.1", "<IP_ADDRESS>")
+    assert [message.texts for message in speaker.requests[0].messages] == [(clean,)]
+    assert [one.result for one in answer.outputs] == [clean]
+    assert passes > 1  # on the event loop it would be none while a text is scrubbed
+
+
 async def test_a_caller_that_goes_away_ends_the_asking(
     mesh: Mesh, speaker: Speaker, autojump_clock: MockClock
 ) -> None:

@@ -5,13 +5,21 @@ A context id only comes back: as in Dapr the application sends a conversation's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import final
+from typing import TypeVar, final
+
+import trio
 
 from meshnode.blocks.call import Call
 from meshnode.blocks.conversation.components import Model
-from meshnode.blocks.conversation.requests import InvalidParams, MissingInputs, request_alpha1, request_alpha2
+from meshnode.blocks.conversation.requests import (
+    InvalidParams,
+    MissingInputs,
+    length_of,
+    request_alpha1,
+    request_alpha2,
+)
 from meshnode.blocks.conversation.results import response_alpha1, response_alpha2
 from meshnode.blocks.scoped import scoped
 from meshnode.errors import (
@@ -27,6 +35,10 @@ from meshnode.wire.dapr.proto.runtime import v1 as runtime
 
 __all__ = ["Conversing"]
 
+T = TypeVar("T")
+
+_LONG = 10_000
+"""Characters; scrubbing them takes some milliseconds."""
 _NOT_FOUND = "ERR_CONVERSATION_NOT_FOUND"
 
 
@@ -42,21 +54,25 @@ class Conversing:
 
     async def alpha1(self, request: runtime.ConversationRequest, call: Call) -> runtime.ConversationResponse:
         model = self._model(request.name)
+        to_scrub = sum(len(one.content) for one in request.inputs if one.scrub_pii)
         try:
-            asked = request_alpha1(request)
+            asked = await _apart(to_scrub, partial(request_alpha1, request))
         except (MissingInputs, InvalidParams) as error:
             raise _refused(request.name, error) from error
-        return response_alpha1(request, await self._ask(model, asked, call))
+        outputs = await self._ask(model, asked, call)
+        return await _apart(_length(request, outputs), partial(response_alpha1, request, outputs))
 
     async def alpha2(
         self, request: runtime.ConversationRequestAlpha2, call: Call
     ) -> runtime.ConversationResponseAlpha2:
         model = self._model(request.name)
+        said = (message for one in request.inputs if one.scrub_pii for message in one.messages)
         try:
-            asked = request_alpha2(request)
+            asked = await _apart(sum(map(length_of, said)), partial(request_alpha2, request))
         except (MissingInputs, InvalidParams) as error:
             raise _refused(request.name, error) from error
-        return response_alpha2(request, await self._ask(model, asked, call))
+        outputs = await self._ask(model, asked, call)
+        return await _apart(_length(request, outputs), partial(response_alpha2, request, outputs))
 
     async def _ask(self, model: Model, request: ConverseRequest, call: Call) -> Sequence[ConverseOutput]:
         try:
@@ -76,6 +92,20 @@ class Conversing:
             raise MeshError(message, info, _resource(name, message), status=Status.FAILED_PRECONDITION)
         message = f"failed finding conversation component {name}"
         raise InvalidArgument(message, info, _resource(name, message))
+
+
+async def _apart(to_scrub: int, convert: Callable[[], T]) -> T:
+    """Convert, in a thread where so many characters are to be scrubbed that it takes its time."""
+    return convert() if to_scrub < _LONG else await trio.to_thread.run_sync(convert)
+
+
+def _length(
+    request: runtime.ConversationRequest | runtime.ConversationRequestAlpha2,
+    outputs: Sequence[ConverseOutput],
+) -> int:
+    if not request.scrub_pii:
+        return 0
+    return sum(len(choice.text) for output in outputs for choice in output.choices)
 
 
 def _refused(name: str, error: MissingInputs | InvalidParams) -> MeshError:

@@ -9,7 +9,7 @@ from meshnode.blocks.conversation.scrub import scrub
 from meshnode.interfaces import ChatMessage, ChatRole, ConverseRequest, Tool, ToolCall
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
 
-__all__ = ["InvalidParams", "MissingInputs", "request_alpha1", "request_alpha2"]
+__all__ = ["InvalidParams", "MissingInputs", "length_of", "request_alpha1", "request_alpha2"]
 
 _ROLES = {
     "system": ChatRole.SYSTEM,
@@ -90,6 +90,12 @@ def _message(message: runtime.ConversationMessage, *, clean: bool) -> ChatMessag
         if said is not None:
             return ChatMessage(role, _texts(said.content, clean), said.name or "")
     raise InvalidParams("message type cannot be nil")
+
+
+def length_of(message: runtime.ConversationMessage) -> int:
+    """Characters of what is said in it."""
+    said = (message.of_assistant, message.of_tool, message.of_developer, message.of_system, message.of_user)
+    return sum(len(part.text) for one in said if one is not None for part in one.content)
 
 
 def _texts(content: Iterable[runtime.ConversationMessageContent], clean: bool) -> Sequence[str]:
