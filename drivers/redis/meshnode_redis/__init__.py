@@ -15,6 +15,7 @@ behind the node's one trio-asyncio loop, and trio's side only puts commands into
     pubsub/        the broker
     bindings/      the binding
     configuration/ the configuration store
+    nameresolution/ the name resolver
 
 Each type is a package with a `driver` of its own and imports none of the others: a node loads what its
 components need.
