@@ -55,6 +55,7 @@ EXTRAS: Mapping[str, str] = {
     "conversation.openai": "conversation",
     "crypto.dapr.jwks": "crypto",
     "crypto.dapr.localstorage": "crypto",
+    "nameresolution.consul": "consul",
     "nameresolution.mdns": "mdns",
     "nameresolution.redis": "redis",
     "pubsub.jetstream": "jetstream",

@@ -261,11 +261,21 @@ def _parser(hint: Any) -> Callable[[str], Any]:
     origin = typing.get_origin(hint) or hint
     if isinstance(origin, type) and issubclass(origin, enum.Enum):
         return origin
-    if isinstance(origin, type) and issubclass(origin, Mapping):
+    if _is_mapping(hint):
         return functools.partial(_json, kind=dict, expected="a mapping")
-    if origin is tuple or (isinstance(origin, type) and issubclass(origin, Sequence)):
-        return _words
+    if _is_list(hint):
+        return _mappings if any(map(_is_mapping, typing.get_args(hint))) else _words
     raise TypeError(f"an option cannot have the type {hint!r}")
+
+
+def _is_mapping(hint: Any) -> bool:
+    origin = typing.get_origin(hint) or hint
+    return isinstance(origin, type) and issubclass(origin, Mapping)
+
+
+def _is_list(hint: Any) -> bool:
+    origin = typing.get_origin(hint) or hint
+    return isinstance(origin, type) and issubclass(origin, Sequence) and origin is not str
 
 
 def _bool(text: str) -> bool:
@@ -297,6 +307,13 @@ def _words(text: str) -> tuple[str, ...]:
     if text.lstrip().startswith("["):
         return tuple(str(one) for one in _json(text, list, "a list"))
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _mappings(text: str) -> tuple[Mapping[str, Any], ...]:
+    found = _json(text, list, "a list of mappings")
+    if not all(isinstance(one, dict) for one in found):
+        raise ValueError("a list of mappings")
+    return tuple(found)
 
 
 _PARSERS: Mapping[Any, Callable[[str], Any]] = {
@@ -362,6 +379,10 @@ def _item_schema(option: _Option) -> ItemSchema:
         value = {"enum": [True, False, "true", "false"]}
     elif option.type is int:
         value = {"type": ["integer", "string"]}
+    elif _is_mapping(option.type):
+        value = {"type": ["object", "string"]}
+    elif _is_list(option.type):
+        value = {"type": ["array", "string"]}
     default = _default_text(option)
     described = {"description": option.doc, **({"default": default} if default else {})}
     return ItemSchema(option.names, {**described, **value}, option.required)

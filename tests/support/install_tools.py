@@ -74,7 +74,8 @@ def go_client() -> None:
 
 
 def main() -> int:
-    from support.install_kafka import kafka  # imports this module
+    from support.install_consul import consul  # imports this module
+    from support.install_kafka import kafka
     from support.install_mosquitto import mosquitto
     from support.install_nats import nats
     from support.install_postgres import postgres
@@ -87,6 +88,7 @@ def main() -> int:
         "@dapr/dapr for Node.js": npm_client,
         "Dapr's Go SDK": go_client,
         "Apache Kafka": kafka,
+        "Consul": consul,
         "mosquitto": mosquitto,
         "nats-server": nats,
         "RabbitMQ": rabbitmq,

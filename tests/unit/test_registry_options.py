@@ -40,6 +40,7 @@ class Options:
     mode: Mode = option("mode", "How it is used.", default=Mode.SINGLE)
     hosts: Mapping[str, Any] = option("hosts", "Who is where.", default={})
     names: tuple[str, ...] = option("names", "Which.", default=())
+    checks: tuple[Mapping[str, Any], ...] = option("checks", "What to look at.", default=())
     internal: int = field(default=7)
 
 
@@ -83,6 +84,8 @@ def test_defaults() -> None:
         ("hosts", '{"a": ["b:1"]}', "hosts", {"a": ["b:1"]}),
         ("names", "a, b,,c", "names", ("a", "b", "c")),
         ("names", '["a", "b"]', "names", ("a", "b")),
+        ("checks", '[{"a": 1}, {}]', "checks", ({"a": 1}, {})),
+        ("checks", "", "checks", ()),
     ],
 )
 def test_texts_become_what_the_annotation_says(name: str, text: str, attribute: str, value: object) -> None:
@@ -107,6 +110,8 @@ def test_names_and_aliases_in_any_case(name: str) -> None:
         ("mode", "many", "found \"many\", expected 'many' is not a valid Mode", ""),
         ("hosts", "[1]", 'found "[1]", expected a mapping', ""),
         ("hosts", "a=b", 'found "a=b", expected a mapping', ""),
+        ("checks", '["a"]', 'found "["a"]", expected a list of mappings', ""),
+        ("checks", "{}", 'found "{}", expected a list of mappings', ""),
         ("key", "hush", "found the value, expected a whole number", ""),
         ("prot", "1", "unknown metadata name", 'did you mean "port"? allowed: host, port'),
     ],
