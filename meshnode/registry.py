@@ -56,6 +56,7 @@ EXTRAS: Mapping[str, str] = {
     "crypto.dapr.jwks": "crypto",
     "crypto.dapr.localstorage": "crypto",
     "nameresolution.consul": "consul",
+    "nameresolution.kubernetes": "kubernetes",
     "nameresolution.mdns": "mdns",
     "nameresolution.redis": "redis",
     "pubsub.jetstream": "jetstream",

@@ -75,6 +75,7 @@ def go_client() -> None:
 
 def main() -> int:
     from support.install_consul import consul  # imports this module
+    from support.install_dnsmasq import dnsmasq
     from support.install_kafka import kafka
     from support.install_mosquitto import mosquitto
     from support.install_nats import nats
@@ -89,6 +90,7 @@ def main() -> int:
         "Dapr's Go SDK": go_client,
         "Apache Kafka": kafka,
         "Consul": consul,
+        "dnsmasq": dnsmasq,
         "mosquitto": mosquitto,
         "nats-server": nats,
         "RabbitMQ": rabbitmq,
