@@ -20,7 +20,7 @@ from meshnode.errors import ConfigError, Problem
 from meshnode.interfaces import Driver, DriverContext, NameResolver
 from meshnode.registry import Registry, load_options
 
-__all__ = ["Naming", "embedded_components", "name_resolution", "refuse_http_endpoints"]
+__all__ = ["Naming", "embedded_components", "name_resolution", "own_variables", "refuse_http_endpoints"]
 
 _EMBEDDED = (("statestore", "state.sqlite"), ("pubsub", "pubsub.sqlite"), ("lockstore", "lock.sqlite"))
 _LOOPBACK = "127.0.0.1"
@@ -90,9 +90,24 @@ def name_resolution(resources: Resources, options: NodeOptions, registry: Regist
     bind = options.internal_listen_address or (_LOOPBACK if local else "0.0.0.0")
 
     def context(wall: Callable[[], float], rng: random.Random) -> DriverContext:
-        return DriverContext(chosen.component, options.app_id, options.namespace, wall=wall, rng=rng)
+        env = {**options.env, **own_variables(options)}
+        return DriverContext(chosen.component, options.app_id, options.namespace, wall=wall, rng=rng, env=env)
 
     return Naming(driver, loaded, host, bind, context)
+
+
+def own_variables(options: NodeOptions) -> dict[str, str]:
+    """What a daprd adds to its own environment before it reads its Configuration, as far as there is the like
+    here and it is known by then.
+    """
+    known = {
+        "APP_ID": options.app_id,
+        "APP_PORT": options.app_port,
+        "HOST_ADDRESS": options.host_ip or _own_address(),
+        "DAPR_GRPC_PORT": options.grpc_port,
+        "DAPR_PORT": options.internal_grpc_port,
+    }
+    return {name: str(value) for name, value in known.items() if value}
 
 
 def refuse_http_endpoints(resources: Resources) -> None:

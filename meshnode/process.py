@@ -20,6 +20,7 @@ import trio
 
 from meshnode.config import Resources
 from meshnode.config.nodeoptions import NodeOptions, NodeStarted
+from meshnode.defaults import own_variables
 from meshnode.errors import ConfigError
 from meshnode.node import Node, Surroundings, open_node
 from meshnode.planning import mistakes
@@ -114,9 +115,8 @@ def _load(options: NodeOptions, around: Surroundings) -> Resources:
     from meshnode.config import load_resources  # Only here: it brings the reading of YAML, 8 % of a start.
 
     try:
-        return load_resources(
-            options.resources_paths, options.config_paths, lenient=options.lenient, env=options.env
-        )
+        env = {**options.env, **own_variables(options)}
+        return load_resources(options.resources_paths, options.config_paths, lenient=options.lenient, env=env)
     except ConfigError as error:
         problems = list(error.problems)
         if error.partial is not None:
