@@ -66,6 +66,7 @@ EXTRAS: Mapping[str, str] = {
     "pubsub.rabbitmq": "rabbitmq",
     "pubsub.redis": "redis",
     "secretstores.hashicorp.vault": "vault",
+    "secretstores.kubernetes": "kubernetes",
     "state.redis": "redis",
 }
 """Types that are installed with an extra of the meshnode distribution."""

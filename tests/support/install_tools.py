@@ -77,6 +77,7 @@ def main() -> int:
     from support.install_consul import consul  # imports this module
     from support.install_dnsmasq import dnsmasq
     from support.install_kafka import kafka
+    from support.install_kubernetes import kubernetes
     from support.install_mosquitto import mosquitto
     from support.install_nats import nats
     from support.install_postgres import postgres
@@ -91,6 +92,7 @@ def main() -> int:
         "Apache Kafka": kafka,
         "Consul": consul,
         "dnsmasq": dnsmasq,
+        "Kubernetes' API server": kubernetes,
         "mosquitto": mosquitto,
         "nats-server": nats,
         "RabbitMQ": rabbitmq,
