@@ -277,9 +277,8 @@ async def test_no_agent(tmp_path):
 
 
 async def test_tokens(tmp_path):
-    (tmp_path / "token").write_text("the-master\n")
     with consul_agent(tmp_path, token="11111111-2222-3333-4444-555555555555") as agent:
-        right = agent._token
+        right = agent.token
         (tmp_path / "token").write_text(f"{right}\n")
         allowed = partial(opened, agent, queryOptions={"useCache": False})
         for client, env in (

@@ -14,10 +14,10 @@ from meshnode_redis.nameresolution import Options, driver
 from support.log_records import LogRecords
 from support.redis_servers import free_port, redis_cluster, redis_server, sentinel_group
 
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.errors import ComponentError, ComponentUnavailable, ConfigError
 from meshnode.interfaces import DriverContext, Instance
 from meshnode.registry import Registry, load_options
-from meshnode.surroundings import asyncio_loop
 from meshnode.testing.conformance import nameresolution
 
 pytestmark = pytest.mark.redis
@@ -93,6 +93,7 @@ async def test_only_registrations_that_last_are_given(empty):
         for address, end in (("10.0.0.1:1", now + 60_000), ("10.0.0.1:1", now + 50_000), ("10.0.0.2:1", now)):
             empty.command("ZADD", KEY, str(end), f"{address}||{end}")
         empty.command("ZADD", KEY, str(now + 60_000), "unix:/run/b.sock||x")
+        empty.command("ZADD", KEY, str(now + 60_000), "not a registration")
         assert await resolver.resolve("checkout", "default") == ("10.0.0.1:1", "unix:/run/b.sock")
         assert await resolver.resolve("checkout", "other") == ()
         async with resolver.announce(ME):

@@ -203,7 +203,6 @@ async def test_whom_one_believes(server, tmp_path, caplog):
 
     other = base64.b64encode(Authority().certificate.encode()).decode()
     (tmp_path / "ca.pem").write_text(server.authority.certificate)
-    (tmp_path / "plain").mkdir()
     trusting = (
         {"tls-server-name": "localhost"},
         {"certificate-authority-data": "", "certificate-authority": "ca.pem"},

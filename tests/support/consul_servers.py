@@ -27,7 +27,7 @@ class ConsulAgent:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.folder = folder
-        self._token = token
+        self.token = token
         self._process: subprocess.Popen[bytes] | None = None
         ports = {"http": self.port, "server": free_port(), "serf_lan": free_port()}
         ports |= dict.fromkeys(("dns", "grpc", "grpc_tls", "serf_wan"), -1)
@@ -66,7 +66,7 @@ class ConsulAgent:
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """One request behind the driver's back; what its answer holds."""
         data = None if body is None else json.dumps(body).encode()
-        headers = {"X-Consul-Token": self._token} if self._token else {}
+        headers = {"X-Consul-Token": self.token} if self.token else {}
         request = Request(f"http://{self.address}{path}", data, headers, method=method)
         with urlopen(request, timeout=10) as answer:
             content = answer.read()

@@ -40,7 +40,7 @@ class RedisResolver:
     async def resolve(self, app_id: str, namespace: str) -> tuple[str, ...]:
         key = _scripts.key_of(app_id, namespace)
         members = await self._client.call(key, _scripts.lookup(key), repeatable=True)
-        return tuple(sorted({_scripts.address_of(member) for member in members}))
+        return tuple(sorted({_scripts.address_of(member) for member in members} - {""}))
 
     @asynccontextmanager
     async def announce(self, instance: Instance) -> AsyncIterator[None]:

@@ -43,7 +43,8 @@ def member_of(address: str, registration: str) -> str:
 
 
 def address_of(member: bytes) -> str:
-    return member.decode().rpartition("||")[0]
+    """Empty for what is no registration."""
+    return member.decode(errors="replace").rpartition("||")[0]
 
 
 def register(key: str, member: str, milliseconds: int) -> Arguments:
