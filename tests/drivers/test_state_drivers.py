@@ -20,7 +20,8 @@ CONTEXT = DriverContext("statestore", "app")
 
 
 @pytest.mark.parametrize(
-    ("name", "asyncio"), [("state.in-memory", False), ("state.sqlite", False), ("state.redis", True)]
+    ("name", "asyncio"),
+    [("state.in-memory", False), ("state.sqlite", False), ("state.redis", True), ("state.mysql", False)],
 )
 def test_found_by_entry_point(name, asyncio):
     driver = REGISTRY.driver(name, "v1")
@@ -69,6 +70,23 @@ def test_redis_metadata_as_in_dapr():
     assert (options.max_retries, options.ttl_in_seconds) == (5, 600)
 
 
+def test_mysql_metadata_as_in_dapr():
+    options = load_options(
+        REGISTRY.driver("state.mysql").metadata,
+        {
+            "connectionString": "user:p@ss@tcp(db:3306)/?allowNativePasswords=true&tls=custom",
+            "schemaName": "orders",
+            "timeoutInSeconds": "0",
+            "pemPath": "/etc/ca.pem",
+            "cleanupIntervalInSeconds": "-1",
+        },
+    )
+    assert (options.schema_name, options.table_name) == ("orders", "state")
+    assert options.metadata_table_name == "dapr_metadata"
+    assert (options.timeout, options.sweep_seconds) == (20, None)
+    assert "p@ss" not in repr(options)
+
+
 @pytest.mark.parametrize(
     ("name", "metadata", "words"),
     [
@@ -78,6 +96,8 @@ def test_redis_metadata_as_in_dapr():
         ("state.sqlite", {"connectionString": ""}, "connectionString"),
         ("state.sqlite", {"connectionString": "x", "tableName": "a-b"}, "tableName"),
         ("state.in-memory", {"size": "5"}, "size"),
+        ("state.mysql", {}, "connectionString"),
+        ("state.mysql", {"connectionString": "u@tcp(h)/?tls=custom"}, "pemPath"),
     ],
 )
 def test_mistakes_are_named(name, metadata, words):

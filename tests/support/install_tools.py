@@ -75,6 +75,7 @@ def go_client() -> None:
 
 def main() -> int:
     from support.install_kafka import kafka  # imports this module
+    from support.install_mariadb import mariadb
     from support.install_mosquitto import mosquitto
     from support.install_nats import nats
     from support.install_postgres import postgres
@@ -87,6 +88,7 @@ def main() -> int:
         "@dapr/dapr for Node.js": npm_client,
         "Dapr's Go SDK": go_client,
         "Apache Kafka": kafka,
+        "MariaDB": mariadb,
         "mosquitto": mosquitto,
         "nats-server": nats,
         "RabbitMQ": rabbitmq,
