@@ -63,6 +63,7 @@ EXTRAS: Mapping[str, str] = {
     "pubsub.rabbitmq": "rabbitmq",
     "pubsub.redis": "redis",
     "secretstores.hashicorp.vault": "vault",
+    "state.mongodb": "mongodb",
     "state.mysql": "mysql",
     "state.redis": "redis",
 }

@@ -80,6 +80,7 @@ def main() -> int:
     from support.install_nats import nats
     from support.install_postgres import postgres
     from support.install_rabbitmq import rabbitmq
+    from support.install_secantus import secantus
 
     (TOOLS / "bin").mkdir(parents=True, exist_ok=True)
     tools: dict[str, Callable[[], None]] = {
@@ -93,6 +94,7 @@ def main() -> int:
         "nats-server": nats,
         "RabbitMQ": rabbitmq,
         "PostgreSQL": postgres,
+        "SecantusDB": secantus,
     }
     for name, install in tools.items():
         try:
