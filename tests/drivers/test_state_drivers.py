@@ -20,7 +20,14 @@ CONTEXT = DriverContext("statestore", "app")
 
 
 @pytest.mark.parametrize(
-    ("name", "asyncio"), [("state.in-memory", False), ("state.sqlite", False), ("state.redis", True)]
+    ("name", "asyncio"),
+    [
+        ("state.in-memory", False),
+        ("state.sqlite", False),
+        ("state.redis", True),
+        ("state.mysql", False),
+        ("state.mongodb", True),
+    ],
 )
 def test_found_by_entry_point(name, asyncio):
     driver = REGISTRY.driver(name, "v1")
@@ -69,6 +76,43 @@ def test_redis_metadata_as_in_dapr():
     assert (options.max_retries, options.ttl_in_seconds) == (5, 600)
 
 
+def test_mysql_metadata_as_in_dapr():
+    options = load_options(
+        REGISTRY.driver("state.mysql").metadata,
+        {
+            "connectionString": "user:p@ss@tcp(db:3306)/?allowNativePasswords=true&tls=custom",
+            "schemaName": "orders",
+            "timeoutInSeconds": "0",
+            "pemPath": "/etc/ca.pem",
+            "cleanupIntervalInSeconds": "-1",
+        },
+    )
+    assert (options.schema_name, options.table_name) == ("orders", "state")
+    assert options.metadata_table_name == "dapr_metadata"
+    assert (options.timeout, options.sweep_seconds) == (20, None)
+    assert "p@ss" not in repr(options)
+
+
+def test_mongodb_metadata_as_in_dapr():
+    options = load_options(
+        REGISTRY.driver("state.mongodb").metadata,
+        {
+            "server": "server.example.com",
+            "username": "admin",
+            "password": "p@ss",
+            "databaseName": "shop",
+            "writeconcern": "2",
+            "readconcern": "Majority",
+            "params": "?authSource=admin",
+            "operationTimeout": "10s",
+        },
+    )
+    assert options.uri == "mongodb+srv://admin:p%40ss@server.example.com/shop?authSource=admin"
+    assert (options.write_concern, options.read_concern, options.timeout) == ("2", "majority", 10.0)
+    assert "p@ss" not in repr(options)
+    assert options.place == "server.example.com"
+
+
 @pytest.mark.parametrize(
     ("name", "metadata", "words"),
     [
@@ -78,6 +122,10 @@ def test_redis_metadata_as_in_dapr():
         ("state.sqlite", {"connectionString": ""}, "connectionString"),
         ("state.sqlite", {"connectionString": "x", "tableName": "a-b"}, "tableName"),
         ("state.in-memory", {"size": "5"}, "size"),
+        ("state.mongodb", {}, "host"),
+        ("state.mongodb", {"host": "a", "readConcern": "most"}, "readConcern"),
+        ("state.mysql", {}, "connectionString"),
+        ("state.mysql", {"connectionString": "u@tcp(h)/?tls=custom"}, "pemPath"),
     ],
 )
 def test_mistakes_are_named(name, metadata, words):

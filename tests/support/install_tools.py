@@ -78,10 +78,12 @@ def main() -> int:
     from support.install_dnsmasq import dnsmasq
     from support.install_kafka import kafka
     from support.install_kubernetes import kubernetes
+    from support.install_mariadb import mariadb
     from support.install_mosquitto import mosquitto
     from support.install_nats import nats
     from support.install_postgres import postgres
     from support.install_rabbitmq import rabbitmq
+    from support.install_secantus import secantus
 
     (TOOLS / "bin").mkdir(parents=True, exist_ok=True)
     tools: dict[str, Callable[[], None]] = {
@@ -93,10 +95,12 @@ def main() -> int:
         "Consul": consul,
         "dnsmasq": dnsmasq,
         "Kubernetes' API server": kubernetes,
+        "MariaDB": mariadb,
         "mosquitto": mosquitto,
         "nats-server": nats,
         "RabbitMQ": rabbitmq,
         "PostgreSQL": postgres,
+        "SecantusDB": secantus,
     }
     for name, install in tools.items():
         try:
