@@ -32,6 +32,7 @@ LAYERS: list[set[str]] = [
     {"testing", "cli", "quickstarts"},
     {"__main__"},
 ]
+USERS = {"quickstarts", "skeletons"}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 # Stricter than the order: what a layer near the bottom may see of meshnode at all.
@@ -68,8 +69,8 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 def modules() -> list[Path]:
     generated = {"dapr", "google", "grpc", "meshnode"}
-    """Every module of the product; quickstarts are their users' code and follow no layers."""
-    found = sorted(p for p in (ROOT / "meshnode").rglob("*.py") if "quickstarts" not in p.parts)
+    """Every module of the product; quickstarts and skeletons are their users' code and follow no layers."""
+    found = sorted(p for p in (ROOT / "meshnode").rglob("*.py") if not USERS & set(p.parts))
     return [p for p in found if p.relative_to(ROOT).parts[1:3] not in {("wire", name) for name in generated}]
 
 
@@ -97,7 +98,8 @@ def test_imports_go_down() -> None:
 
 def test_drivers_see_only_interfaces_and_errors() -> None:
     wrong = []
-    for path in sorted((ROOT / "drivers").rglob("*.py")):
+    skeletons = (ROOT / "meshnode" / "skeletons").glob("meshnode_*/*.py")
+    for path in sorted([*(ROOT / "drivers").rglob("*.py"), *skeletons]):
         for line, name in imports(path):
             if name.split(".")[0] == "meshnode" and not name.startswith(
                 ("meshnode.interfaces", "meshnode.errors")

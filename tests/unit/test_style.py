@@ -32,14 +32,14 @@ MEANT_TO_BE_INHERITED = {
 
 
 def sources() -> list[Path]:
-    """What is written by hand in the product and the drivers; quickstarts are their users' code."""
+    """What is written by hand in the product and the drivers; quickstarts and skeletons are users' code."""
     found = []
     for path in sorted(
         [*(ROOT / "meshnode").rglob("*.py"), *(ROOT / "drivers").glob("*/meshnode_*/**/*.py")]
     ):
         parts = path.relative_to(ROOT).parts
         generated = parts[1] == "wire" and parts[2].removesuffix(".py") in GENERATED
-        if not generated and "quickstarts" not in parts:
+        if not generated and not {"quickstarts", "skeletons"} & set(parts):
             found.append(path)
     return found
 

@@ -1,0 +1,48 @@
+"""`nameresolution.mine` keeps the contract of its kind."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+from attrs import evolve
+from meshnode.errors import ComponentUnavailable, ConfigError
+from meshnode.interfaces import DriverContext, NameResolver
+from meshnode.testing.conformance import nameresolution
+
+from meshnode_nameresolution_mine import Options, driver
+from meshnode_nameresolution_mine._system import server_at
+
+CONTEXT = DriverContext("component", "app")
+OPTIONS = Options(address="localhost:7000")
+
+
+def open_resolver() -> AbstractAsyncContextManager[NameResolver]:
+    return driver.open(OPTIONS, CONTEXT)
+
+
+@pytest.mark.parametrize("check", nameresolution.CHECKS, ids=str)
+async def test_conformance(check: nameresolution.ResolverCheck) -> None:
+    await check.run(open_resolver)
+
+
+async def test_a_server_that_is_away() -> None:
+    server = server_at("localhost:7001")
+    options = evolve(OPTIONS, address="localhost:7001")
+    server.answers = False
+    with pytest.raises(ComponentUnavailable, match="does not answer"):
+        async with driver.open(options, CONTEXT):
+            pytest.fail("it was opened")
+    server.answers = True
+    async with driver.open(options, CONTEXT) as opened:
+        await opened.ping()
+        server.answers = False
+        with pytest.raises(ComponentUnavailable):
+            await opened.resolve("app", "default")
+        server.answers = True
+        assert await opened.resolve("app", "default") == []
+
+
+def test_metadata_that_cannot_be_used() -> None:
+    with pytest.raises(ConfigError, match="is no address"):
+        Options(address="nowhere")
