@@ -22,7 +22,7 @@ from meshnode.config.component import Component
 from meshnode.config.secrets import resolve_metadata
 from meshnode.errors import ComponentUnavailable, ConfigError, MeshError, Problem
 from meshnode.interfaces import Driver, DriverContext, SecretStore
-from meshnode.registry import Registry, load_options
+from meshnode.registry import Registry, describe, load_options
 from meshnode.resiliency import Policies, run
 
 __all__ = [
@@ -55,17 +55,24 @@ def component_problems(component: Component, registry: Registry, *, lenient: boo
     """What is wrong with a component's type and metadata, as far as that can be known without its secrets."""
     try:
         driver = registry.driver(component.type, component.version, component.source)
+    except ConfigError as error:
+        return error.problems
+    try:
         load_options(driver.metadata, component, reserved=RESERVED_METADATA, lenient=lenient)
     except ConfigError as error:
-        return [problem for problem in error.problems if _known_now(component, problem)]
+        return [problem for problem in error.problems if _known_now(component, driver, problem)]
     return ()
 
 
-def _known_now(component: Component, problem: Problem) -> bool:
+def _known_now(component: Component, driver: Driver[Any], problem: Problem) -> bool:
     """Whether a problem is one already: values behind references are only known when the node starts."""
-    referring = {f"spec.metadata.{item.name}" for item in component.metadata if item.value is None}
-    unknown_name = problem.message.startswith("unknown")
-    return unknown_name or not referring or problem.field not in {*referring, "spec.metadata"}
+    referring = {item.name.lower() for item in component.metadata if item.value is None}
+    # A driver calls a field by its first name, whichever of its names stands in the resource.
+    for row in describe(driver):
+        names = {name.lower() for name in (row.name, *row.aliases)}
+        referring |= names if names & referring else set()
+    field = problem.field.removeprefix("spec.metadata").removeprefix(".").lower()
+    return not referring or problem.message.startswith("unknown") or field not in {*referring, ""}
 
 
 @frozen

@@ -101,10 +101,16 @@ def make_plan(options: NodeOptions, resources: Resources, registry: Registry, ar
     )
 
 
-def mistakes(options: NodeOptions, resources: Resources, around: Surroundings) -> Sequence[Problem]:
-    """What else is wrong where some resources could not be read. Policies may refer to what is in those."""
+def mistakes(
+    options: NodeOptions, resources: Resources, around: Surroundings, *, partial: bool = True
+) -> Sequence[Problem]:
+    """What is wrong that shows without opening anything. `partial`: some resources could not be read, and
+    policies may refer to what is in those.
+    """
+    if partial:
+        resources = evolve(resources, resiliencies=())
     try:
-        make_plan(options, evolve(resources, resiliencies=()), Registry.discover(), around)
+        make_plan(options, resources, Registry.discover(), around)
     except ConfigError as error:
         return error.problems
     return ()

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
-from attrs import frozen
+from attrs import evolve, frozen
 
 from meshnode.cli._errors import CliError, UsageProblem, suggestion
 from meshnode.cli._records import RunRecord, live_records
@@ -24,6 +24,7 @@ __all__ = [
     "Target",
     "ask",
     "complete_app_ids",
+    "each_target",
     "find_record",
     "node_health",
     "opened",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_ADDRESSES = ("DAPR_GRPC_ENDPOINT", "DAPR_GRPC_PORT")
 
 
 @frozen
@@ -48,10 +51,20 @@ class Target:
             return _without_scheme(self.address)
         if self.app_id:
             return find_record(self.app_id).grpc_address
-        for name in ("DAPR_GRPC_ENDPOINT", "DAPR_GRPC_PORT"):
+        for name in _ADDRESSES:
             if value := os.environ.get(name):
                 return _without_scheme(value) if name.endswith("ENDPOINT") else f"127.0.0.1:{value}"
         return _only_record().grpc_address
+
+
+def each_target(target: Target) -> list[Target]:
+    """The node that was meant, or every node on this machine where none was."""
+    named = target.app_id or target.address or any(map(os.environ.get, _ADDRESSES))
+    records = [] if named else live_records()
+    # With one, or none, it resolves as ever.
+    if len(records) < 2:
+        return [target]
+    return [evolve(target, app_id=record.app_id, address=record.grpc_address) for record in records]
 
 
 def find_record(app_id: str) -> RunRecord:

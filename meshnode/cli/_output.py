@@ -40,7 +40,7 @@ class Column:
 
     def text(self, row: Row) -> str:
         value = row.get(self.key)
-        if value is None or value == "" or value == []:
+        if value is None or value in ("", [], ()):
             return "-"
         return self.show(value) if self.show else _plain(value)
 

@@ -66,9 +66,8 @@ def _schema(row: dict[str, str]) -> dict[str, Any]:
 
 def component_type_schema(name: str, version: str = "v1") -> dict[str, Any]:
     """The schema of a Component of this type. Raises `ConfigError`."""
-    from meshnode.components import RESERVED_METADATA
+    from meshnode.cli._nodemetadata import node_rows
     from meshnode.registry import Registry, driver_schema
 
     driver = Registry.discover().driver(name, version)
-    reserved = sorted(RESERVED_METADATA) if name.lower().startswith("state.") else ()
-    return driver_schema(driver, reserved=reserved)
+    return driver_schema(driver, reserved=[row["name"] for row in node_rows(driver.type)])

@@ -11,14 +11,14 @@ from __future__ import annotations
 import random
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol, final
 
 from meshnode.config._problems import did_you_mean
 from meshnode.config.component import Component, MetadataItem, SecretKeyRef
 from meshnode.errors import ConfigError, MeshError, Problem
 
-__all__ = ["SecretSource", "env_allowed", "fill_templates", "resolve_metadata"]
+__all__ = ["SecretSource", "env_allowed", "fill_templates", "reference_problems", "resolve_metadata"]
 
 _TEMPLATE = re.compile(r"\{(uuid|podName|namespace|appID)\}")
 _MASK = "DAPR_ENV_KEYS"
@@ -89,6 +89,40 @@ def env_allowed(name: str, env: Mapping[str, str]) -> bool:
     return not mask or folded in mask.split(" ")
 
 
+def reference_problems(
+    component: Component, stores: Collection[str] | None, env: Mapping[str, str]
+) -> list[Problem]:
+    """What is wrong with references that nobody follows. `stores` are the names of the secret stores there
+    are, None where that is not known.
+    """
+    found = [(item, _misdirected(component, item, stores, env)) for item in component.metadata]
+    return [_problem(component, item, *mistake) for item, mistake in found if mistake is not None]
+
+
+def _misdirected(
+    component: Component, item: MetadataItem, stores: Collection[str] | None, env: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """A sentence and its remedy where a reference cannot lead anywhere."""
+    if item.env_ref is not None and not env_allowed(item.env_ref, env):
+        return f"the environment variable {item.env_ref} may not be read", "choose another name"
+    if item.secret_key_ref is None:
+        return None
+    store = component.auth_secret_store
+    if not store:
+        message = f'refers to the secret "{item.secret_key_ref.name}", but no secret store is named'
+        return message, "set auth.secretStore to the name of a secret store component"
+    if stores is not None and store not in stores:
+        hint = did_you_mean(store, stores) or "add a component of type secretstores.…"
+        return f'no secret store "{store}" is loaded', hint
+    return None
+
+
+def _problem(component: Component, item: MetadataItem, message: str, remedy: str = "") -> Problem:
+    source = component.source
+    text = f'component "{component.name}": {message}'
+    return Problem(text, source.file, item.line or source.line, f"spec.metadata.{item.name}", remedy)
+
+
 @final
 class _Resolver:
     """The references of one component; a secret is fetched once, however many of its keys are used."""
@@ -103,15 +137,14 @@ class _Resolver:
         self.problems: list[Problem] = []
 
     def problem(self, item: MetadataItem, message: str, remedy: str = "") -> str:
-        source = self._component.source
-        text = f'component "{self._component.name}": {message}'
-        self.problems.append(
-            Problem(text, source.file, item.line or source.line, f"spec.metadata.{item.name}", remedy)
-        )
+        self.problems.append(_problem(self._component, item, message, remedy))
         return ""
 
     async def value(self, item: MetadataItem) -> str:
         """Empty after a problem."""
+        mistake = _misdirected(self._component, item, self._stores, self._env)
+        if mistake is not None:
+            return self.problem(item, *mistake)
         if item.secret_key_ref is not None:
             return await self._secret(item, item.secret_key_ref)
         if item.env_ref is not None:
@@ -119,10 +152,6 @@ class _Resolver:
         return item.value or ""
 
     def _variable(self, item: MetadataItem, name: str) -> str:
-        if not env_allowed(name, self._env):
-            return self.problem(
-                item, f"the environment variable {name} may not be read", "choose another name"
-            )
         if name not in self._env:
             return self.problem(
                 item, f"the environment variable {name} is not set", f"set {name} before the node starts"
@@ -131,14 +160,6 @@ class _Resolver:
 
     async def _secret(self, item: MetadataItem, ref: SecretKeyRef) -> str:
         store = self._component.auth_secret_store
-        if not store:
-            message = f'refers to the secret "{ref.name}", but no secret store is named'
-            return self.problem(item, message, "set auth.secretStore to the name of a secret store component")
-        if store not in self._stores:
-            hint = did_you_mean(store, self._stores)
-            return self.problem(
-                item, f'no secret store "{store}" is loaded', hint or "add a component of type secretstores.…"
-            )
         if ref.name not in self._fetched:
             self._fetched[ref.name] = await self._fetch(item, ref.name, store)
         data = self._fetched[ref.name]

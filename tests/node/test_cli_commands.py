@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
+from support.processes import node as second_node
 
 from meshnode.cli._app import main
+from meshnode.wire.dapr.proto.runtime import v1 as runtime
 
 Cli = Callable[..., tuple[int, str, str]]
 APP = "cli-under-test"
@@ -30,6 +35,16 @@ apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {name: statestore}
 spec: {type: state.in-memory, version: v1}
+"""
+BROKEN = """
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: broken}
+spec:
+  type: state.sqlite
+  version: v1
+  ignoreErrors: true
+  metadata: [{name: connectionString, value: /no/such/folder/x.db}]
 """
 
 
@@ -135,7 +150,31 @@ class TestWithANode:
     def test_components(self, cli: Cli) -> None:
         code, out, _ = cli("components", "list", "-o", "json")
         assert code == 0
-        assert json.loads(out)[0]["type"] == "state.in-memory"
+        (row,) = json.loads(out)
+        assert (row["app_id"], row["type"], row["state"]) == (APP, "state.in-memory", "ready")
+        assert "ETAG" in row["capabilities"]
+
+    def test_components_of_several_nodes(self, cli: Cli, tmp_path: Path) -> None:
+        with second_node("second", tmp_path, resources=BROKEN):
+            code, out, _ = cli("components", "list", "-o", "json")
+            assert code == 0
+            found = {row["app_id"]: row for row in json.loads(out)}
+            assert found.keys() == {APP, "second"}
+            assert found["second"]["state"] == "failed"
+            assert "error initializing component broken" in found["second"]["message"]
+            (row,) = json.loads(cli("components", "list", "--app-id", APP, "-o", "json")[1])
+            assert row == found[APP]
+            assert "second" in cli("components", "list")[1]
+
+    def test_components_of_a_node_that_does_not_answer(self, cli: Cli, tmp_path: Path) -> None:
+        with second_node("stopped", tmp_path) as stopped:
+            stopped.process.popen.send_signal(signal.SIGSTOP)
+            code, out, err = cli("components", "list", "--timeout", "2", "-o", "json")
+            stopped.process.popen.send_signal(signal.SIGCONT)
+        assert code == 1
+        assert [row["app_id"] for row in json.loads(out)] == [APP]
+        assert "stopped: the node at" in err
+        assert "did not answer" in err
 
     def test_explain(self, cli: Cli) -> None:
         code, out, _ = cli("explain", "component", "statestore")
@@ -204,3 +243,31 @@ def test_no_node(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert (code, "127.0.0.1:1" in err) == (1, True)
     assert cli("stop", "nobody")[0] == 1
     assert cli("stop")[0] == 2
+
+
+def test_components_of_a_sidecar_that_has_no_admin_api(cli: Cli) -> None:
+    answer = runtime.GetMetadataResponse(
+        id="other", registered_components=[runtime.RegisteredComponents("s", "state.redis", "v1", ["ETAG"])]
+    )
+    handler = grpc.unary_unary_rpc_method_handler(lambda request, context: bytes(answer))
+    handlers = grpc.method_handlers_generic_handler("dapr.proto.runtime.v1.Dapr", {"GetMetadata": handler})
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers([handlers])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        code, out, _ = cli("components", "list", "--address", f"127.0.0.1:{port}", "-o", "json")
+    finally:
+        server.stop(None).wait()
+    assert code == 0
+    assert json.loads(out) == [
+        {
+            "app_id": "other",
+            "name": "s",
+            "type": "state.redis",
+            "version": "v1",
+            "state": "",
+            "capabilities": ["ETAG"],
+            "message": "",
+        }
+    ]
