@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
+import grpc
 import pytest
 from support.processes import Node, healthz, node
 
@@ -79,20 +80,38 @@ def test_python(sdk: tuple[Node, Write]) -> None:
 @SDK_DEPRECATES
 @ALPHA
 def test_python_aio(sdk: tuple[Node, Write]) -> None:
-    """(Its subscription reads an asynchronous stream in a thread, which never gives an id; that part is not
-    played.)
+    """Its `subscribe_configuration` iterates an asynchronous stream in a thread, which fails there, and so
+    gives no id after five seconds (1.19); played is the stream itself, by the SDK's own stub.
     """
     from dapr.aio.clients import DaprClient
+    from dapr.proto import api_v1
 
     running, write = sdk
     write("colour", "blue", "1")
 
     async def use() -> None:
         async with DaprClient(address=running.address) as client:
-            items = (await client.get_configuration("settings", keys=["colour"])).items
-            assert items["colour"].value == "blue"
-            assert items["colour"].version == "1"
-            assert not await client.unsubscribe_configuration("settings", "ghost")
+            items = (await client.get_configuration("settings", keys=["colour", "ghost"])).items
+            assert {key: (item.value, item.version) for key, item in items.items()} == {
+                "colour": ("blue", "1")
+            }
+            request = api_v1.SubscribeConfigurationRequest(store_name="settings", keys=["colour"])
+            stream = client._stub.SubscribeConfiguration(request)
+            first = await stream.read()
+            assert first.id
+            assert not first.items
+            for version in ("2", "3"):
+                write("size", version, "")
+                write("colour", "red" + version, version)
+                told = await stream.read()
+                assert told.id == first.id
+                assert {key: item.value for key, item in told.items.items()} == {"colour": "red" + version}
+            assert await client.unsubscribe_configuration("settings", first.id)
+            assert await stream.read() is grpc.aio.EOF
+            assert not await client.unsubscribe_configuration("settings", first.id)
+            with pytest.raises(grpc.RpcError, match="configuration store ghost not found") as caught:
+                await client.get_configuration("ghost", keys=["a"])
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
     asyncio.run(use())
 
@@ -100,7 +119,6 @@ def test_python_aio(sdk: tuple[Node, Write]) -> None:
 @SDK_DEPRECATES
 @ALPHA
 def test_errors(sdk: tuple[Node, Write]) -> None:
-    import grpc
     from dapr.clients import DaprClient
 
     with DaprClient(address=sdk[0].address) as client:

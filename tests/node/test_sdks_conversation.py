@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -150,3 +151,36 @@ def test_python(asked: tuple[Node, list[dict[str, Any]]]) -> None:
         assert unknown.value.code().name == "INVALID_ARGUMENT"
         assert unknown.value.error_code() == "ERR_CONVERSATION_NOT_FOUND"
     assert KEY not in running.process.output + str(refused.value)
+
+
+@SDK_DEPRECATES
+def test_python_aio(asked: tuple[Node, list[dict[str, Any]]]) -> None:
+    from dapr.aio.clients import DaprClient
+    from dapr.clients.exceptions import DaprGrpcError
+    from dapr.clients.grpc import conversation as sdk
+
+    running, seen = asked
+
+    async def use() -> None:
+        async with DaprClient(address=running.address) as client:
+            inputs = [sdk.ConversationInput(content="I am bob@example.com", role="user", scrub_pii=True)]
+            first = await client.converse_alpha1("echo", inputs, context_id="chat")
+            assert [one.result for one in first.outputs] == ["I am <EMAIL_ADDRESS>"]
+            assert first.context_id == "chat"
+
+            async def ask(text: str, store: str = "openai", **options: Any) -> Any:
+                said = [sdk.ConversationInputAlpha2(messages=[sdk.create_user_message(text)])]
+                return await client.converse_alpha2(store, said, **options)
+
+            for _ in range(2):  # the second time it is known
+                answer = await ask("how is the weather?", scrub_pii=True)
+                assert answer.outputs[0].choices[0].message.content == "sunny, ask <EMAIL_ADDRESS>"
+            assert len(seen) == 1
+            with pytest.raises(DaprGrpcError) as refused:
+                await ask("no")
+            assert refused.value.code().name == "RESOURCE_EXHAUSTED"
+            with pytest.raises(DaprGrpcError) as unknown:
+                await ask("hello", "ghost")
+            assert unknown.value.error_code() == "ERR_CONVERSATION_NOT_FOUND"
+
+    asyncio.run(use())

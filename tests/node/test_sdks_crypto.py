@@ -72,5 +72,9 @@ def test_aio(sdk: Node, key: str, wrap: str, cipher: str) -> None:
             sealed = await encrypted.read()
             decrypted = await dapr.decrypt(sealed, DecryptOptions("vault"))
             assert await decrypted.read() == DOCUMENT
+            changed = sealed[:-1] + bytes([sealed[-1] ^ 1])
+            refused = await dapr.decrypt(changed, DecryptOptions("vault"))
+            with pytest.raises(grpc.RpcError, match="failed to decrypt segment"):
+                await refused.read()
 
     asyncio.run(main())

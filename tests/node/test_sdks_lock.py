@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+import grpc
 import pytest
 from support.processes import Node, healthz, node
 
@@ -84,6 +85,13 @@ def test_python_aio(python_sdk: tuple[Node, Node]) -> None:
                 assert not (await other.try_lock("lockstore", "aio", "you", 60)).success
             answer = await client.unlock("lockstore", "aio", "me")
             assert answer.status is UnlockResponseStatus.lock_does_not_exist
+            assert (await other.try_lock("lockstore", "aio", "you", 60)).success
+            answer = await client.unlock("lockstore", "aio", "me")
+            assert answer.status is UnlockResponseStatus.lock_belongs_to_others
+            answer = await client.unlock("lockstore", "aio", "you")
+            assert answer.status is UnlockResponseStatus.success
+            with pytest.raises(grpc.RpcError, match="lock ghost is not found"):
+                await client.try_lock("ghost", "aio", "me", 60)
 
     asyncio.run(use())
 
@@ -91,7 +99,6 @@ def test_python_aio(python_sdk: tuple[Node, Node]) -> None:
 @SDK_DEPRECATES
 @ALPHA
 def test_errors(python_sdk: tuple[Node, Node]) -> None:
-    import grpc
     from dapr.clients import DaprClient
 
     with DaprClient(address=python_sdk[0].address) as client:

@@ -97,6 +97,9 @@ def test_python_aio(python_sdk: Node) -> None:
         async with DaprClient(address=python_sdk.address) as client:
             assert (await client.get_secret("files", "plain")).secret == {"plain": "text"}
             assert (await client.get_bulk_secret("files")).secrets.keys() == {"db", "plain"}
+            assert (await client.get_bulk_secret("variables")).secrets == {"TOKEN": {"TOKEN": "env-value"}}
+            with pytest.raises(grpc.RpcError, match="secret ghost not found"):
+                await client.get_secret("files", "ghost")
             with pytest.raises(grpc.RpcError, match=DENIED) as caught:
                 await client.get_secret("files", "private")
             assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED

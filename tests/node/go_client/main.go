@@ -2,9 +2,10 @@
 //
 //	go-sdk-client ADDRESS APP_ID    state and invocation
 //	go-sdk-client events ADDRESS    publishing, streaming subscriptions, output bindings
+//	go-sdk-client blocks ADDRESS    secrets, cryptography, locks, configuration
 //	go-sdk-client serve PORT        the application that gets events
 //
-// The first two take the API's address and print one JSON object with what they saw.
+// All but the last take the API's address and print one JSON object with what they saw.
 package main
 
 import (
@@ -22,6 +23,8 @@ func main() {
 	switch os.Args[1] {
 	case "events":
 		err = publishEvents(os.Args[2])
+	case "blocks":
+		err = useBlocks(os.Args[2])
 	case "serve":
 		err = serve(os.Args[2])
 	default:
