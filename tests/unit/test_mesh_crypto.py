@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from attrs import frozen
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from google.rpc import error_details_pb2, status_pb2
+from support.crypto_documents import content
 from trio.testing import MockClock
 
 from meshnode.blocks.crypto.manifest import Manifest
@@ -120,6 +123,19 @@ def reason(error: GRPCError) -> str:
     info = error_details_pb2.ErrorInfo()
     assert status_pb2.Status.FromString(error.details or b"").details[0].Unpack(info)
     return str(info.reason)
+
+
+async def test_documents_of_daprs_own_library(mesh: Mesh, tmp_path: Path) -> None:
+    """What `tests/node/go_crypto` made once. (`tests/node/test_kit_crypto.py` asks the library itself.)"""
+    kept = json.loads((Path(__file__).parent / "kit_documents.json").read_text())
+    for name, key in kept["keys"].items():
+        (tmp_path / name).write_bytes(base64.b64decode(key))
+    node = await mesh.start("app", resources=component(tmp_path))
+    assert len(kept["documents"]) == 13
+    for one in kept["documents"]:
+        sealed = base64.b64decode(one["document"])
+        assert await decrypted(node, sealed) == content(one["size"])
+        await refused(decrypted(node, sealed[:-1]))
 
 
 @pytest.mark.parametrize("size", [0, 1, 2048, SEGMENT - 1, SEGMENT, SEGMENT + 1, 5 * SEGMENT + 3])
