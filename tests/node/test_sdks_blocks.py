@@ -95,6 +95,7 @@ def played(command: Sequence[str], folder: Path, play: Callable[[Process], None]
     with process(command, cwd=folder) as client:
         play(client)
         assert client.popen.wait(60) == 0, client.output
+        client.end()  # reads the rest
     seen: dict[str, Any] = json.loads(client.lines[-1])
     return seen
 
