@@ -67,6 +67,8 @@ EXTRAS: Mapping[str, str] = {
     "pubsub.redis": "redis",
     "secretstores.hashicorp.vault": "vault",
     "secretstores.kubernetes": "kubernetes",
+    "state.postgres": "postgresql",
+    "state.postgresql": "postgresql",
     "state.redis": "redis",
 }
 """Types that are installed with an extra of the meshnode distribution."""

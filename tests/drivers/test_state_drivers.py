@@ -20,7 +20,14 @@ CONTEXT = DriverContext("statestore", "app")
 
 
 @pytest.mark.parametrize(
-    ("name", "asyncio"), [("state.in-memory", False), ("state.sqlite", False), ("state.redis", True)]
+    ("name", "asyncio"),
+    [
+        ("state.in-memory", False),
+        ("state.sqlite", False),
+        ("state.redis", True),
+        ("state.postgresql", False),
+        ("state.postgres", False),
+    ],
 )
 def test_found_by_entry_point(name, asyncio):
     driver = REGISTRY.driver(name, "v1")

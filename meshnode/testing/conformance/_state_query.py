@@ -31,7 +31,10 @@ _PEOPLE = {
 
 
 async def _fill(probe: Probe) -> None:
-    requests = [SetRequest(probe.key(name), json.dumps(person).encode()) for name, person in _PEOPLE.items()]
+    requests = [
+        SetRequest(probe.key(name), json.dumps(person).encode(), content_type="application/json")
+        for name, person in _PEOPLE.items()
+    ]
     await probe.store.bulk_set(requests)
 
 
