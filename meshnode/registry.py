@@ -48,6 +48,7 @@ EXTRAS: Mapping[str, str] = {
     "bindings.redis": "redis",
     "bindings.smtp": "smtp",
     "configuration.redis": "redis",
+    "lock.postgresql": "postgresql",
     "lock.redis": "redis",
     "conversation.anthropic": "conversation",
     "conversation.echo": "conversation",
