@@ -47,6 +47,8 @@ EXTRAS: Mapping[str, str] = {
     "bindings.rabbitmq": "rabbitmq",
     "bindings.redis": "redis",
     "bindings.smtp": "smtp",
+    "configuration.postgres": "postgresql",
+    "configuration.postgresql": "postgresql",
     "configuration.redis": "redis",
     "lock.postgresql": "postgresql",
     "lock.redis": "redis",

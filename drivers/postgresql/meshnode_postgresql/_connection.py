@@ -167,10 +167,23 @@ class Connection:
     async def run_prepared(self, values: Sequence[bytes | None]) -> PGresult:
         return await self._result(lambda: self._pgconn.send_query_prepared(b"", values))
 
+    async def notification(self) -> tuple[str, str]:
+        """The next one of a channel that is listened to: its channel and what it says."""
+        await trio.lowlevel.checkpoint()
+        try:
+            while (found := self._pgconn.notifies()) is None:
+                if self._pgconn.status != ConnStatus.OK:
+                    raise OperationalError(self._pgconn.get_error_message())
+                await trio.lowlevel.wait_readable(self._pgconn.socket)
+                self._pgconn.consume_input()
+        except OperationalError as error:
+            raise _lost(str(error)) from error
+        return found.relname.decode(), found.extra.decode(errors="replace")
+
     async def _result(self, send: Callable[[], None]) -> PGresult:
         result = await self._run(send)
         if result is None:
-            raise ComponentUnavailable("lost the connection to PostgreSQL: no answer")
+            raise _lost("no answer")
         return result
 
     async def _run(self, send: Callable[[], None]) -> PGresult | None:
@@ -182,7 +195,7 @@ class Connection:
                 await self._end_query()
                 raise
         except OperationalError as error:
-            raise ComponentUnavailable(f"lost the connection to PostgreSQL: {str(error).strip()}") from error
+            raise _lost(str(error)) from error
 
     async def _last_result(self) -> PGresult | None:
         """Reads all of them; raises for the first that is an error."""
@@ -232,7 +245,9 @@ def _error(result: PGresult) -> Refused | ComponentUnavailable:
         for field in (DiagnosticField.SEVERITY, DiagnosticField.MESSAGE_PRIMARY, DiagnosticField.SQLSTATE)
     )
     if not code:
-        return ComponentUnavailable(
-            f"lost the connection to PostgreSQL: {result.get_error_message().strip()}"
-        )
+        return _lost(result.get_error_message())
     return Refused(f"{severity}: {text} (SQLSTATE {code})", code)
+
+
+def _lost(why: str) -> ComponentUnavailable:
+    return ComponentUnavailable(f"lost the connection to PostgreSQL: {why.strip()}")

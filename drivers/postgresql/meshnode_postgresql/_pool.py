@@ -24,8 +24,9 @@ class Pool:
     def __init__(self, options: ConnectionOptions, failure: type[ComponentError]) -> None:
         dsn = self._dsn = options.dsn()
         self._failure = failure
-        self._timeout = options.timeout.total_seconds()
-        self._connect_timeout = dsn.connect_timeout or self._timeout
+        self.limit = options.timeout.total_seconds()
+        """Seconds that one operation may take."""
+        self._connect_timeout = dsn.connect_timeout or self.limit
         self._max_idle = options.connection_max_idle_time.total_seconds() or dsn.max_idle
         most = options.max_conns if options.max_conns > 1 else dsn.max_connections or _CONNECTIONS
         self._slots = trio.Semaphore(most)
@@ -36,7 +37,7 @@ class Pool:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Connection]:
         """A connection for one operation, which has to end within the time set for it."""
-        with trio.move_on_after(self._timeout) as scope:
+        with trio.move_on_after(self.limit) as scope:
             async with self.connection() as connection:
                 yield connection
         if scope.cancelled_caught:
@@ -66,7 +67,7 @@ class Pool:
         return ComponentUnavailable(message) if refused.passing else self._failure(message)
 
     def late(self) -> ComponentUnavailable:
-        return ComponentUnavailable(f"{self.name} did not answer within {self._timeout:g} s")
+        return ComponentUnavailable(f"{self.name} did not answer within {self.limit:g} s")
 
     def _take(self) -> Connection | None:
         """The one used last, so that the others may grow old."""

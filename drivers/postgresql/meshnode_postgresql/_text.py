@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from meshnode.errors import InvalidArgument, Problem
 
-__all__ = ["array", "bad_name", "encode", "quoted"]
+__all__ = ["array", "bad_channel", "bad_name", "encode", "quoted"]
 
 # What needs no quotes in SQL; the server folds it to lower case, there as in Dapr's components.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}")
@@ -40,3 +40,10 @@ def bad_name(name: str, field: str) -> list[Problem]:
         return []
     remedy = "letters, digits and _, with a schema and a dot before it or without"
     return [Problem(f"{name!r} is no table name", field=field, remedy=remedy)]
+
+
+def bad_channel(name: str) -> str:
+    """What is wrong with a channel's name, or nothing."""
+    return (
+        "is no channel: 1 to 63 bytes without NUL" if "\0" in name or not 0 < len(name.encode()) < 64 else ""
+    )
