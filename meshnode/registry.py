@@ -47,7 +47,10 @@ EXTRAS: Mapping[str, str] = {
     "bindings.rabbitmq": "rabbitmq",
     "bindings.redis": "redis",
     "bindings.smtp": "smtp",
+    "configuration.postgres": "postgresql",
+    "configuration.postgresql": "postgresql",
     "configuration.redis": "redis",
+    "lock.postgresql": "postgresql",
     "lock.redis": "redis",
     "conversation.anthropic": "conversation",
     "conversation.echo": "conversation",
@@ -69,6 +72,8 @@ EXTRAS: Mapping[str, str] = {
     "secretstores.kubernetes": "kubernetes",
     "state.mongodb": "mongodb",
     "state.mysql": "mysql",
+    "state.postgres": "postgresql",
+    "state.postgresql": "postgresql",
     "state.redis": "redis",
 }
 """Types that are installed with an extra of the meshnode distribution."""

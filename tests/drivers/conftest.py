@@ -1,5 +1,5 @@
-"""What the driver tests share: redis-server, or a skip that names it; and what asyncio leaves behind stays
-here.
+"""What the driver tests share: redis-server and PostgreSQL, or a skip that names them; and what asyncio
+leaves behind stays here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.postgres_servers import PostgresServer, find_postgres, postgres_server
 from support.redis_servers import find_redis_server
 
 HERE = Path(__file__).parent
@@ -38,3 +39,20 @@ def nothing_left_for_others() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+@pytest.fixture(scope="module")
+def shared_postgres() -> Iterator[PostgresServer]:
+    """One for all tests of a module that leave it as it is."""
+    if find_postgres() is None:
+        pytest.skip("postgres is not installed")
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres(shared_postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """The same server for a test that stops or kills it."""
+    yield shared_postgres
+    if not shared_postgres.running:
+        shared_postgres.start()

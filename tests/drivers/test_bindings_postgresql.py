@@ -15,9 +15,9 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from meshnode_bindings_postgresql import Options, driver, postgres
-from meshnode_bindings_postgresql._dsn import parse_dsn
-from meshnode_bindings_postgresql._gotime import format_duration, parse_duration
+from meshnode_postgresql._dsn import parse_dsn
+from meshnode_postgresql._gotime import format_duration, parse_duration
+from meshnode_postgresql.bindings import Options, driver, postgres
 from support.certificates import Authority
 from support.postgres_servers import find_postgres, postgres_server
 
@@ -494,7 +494,7 @@ def test_connection_strings():
 @pytest.mark.parametrize(
     ("metadata", "complaint"),
     [
-        ({}, "connectionString: is missing"),
+        ({}, "connectionString: is empty"),
         ({"connectionString": ""}, "connectionString: is empty"),
         ({"connectionString": "hush"}, "connectionString: is neither a URL nor words"),
         ({"connectionString": "user=u password='hush"}, "connectionString: is neither a URL nor words"),

@@ -1,7 +1,8 @@
 """Locks under kills: what clients saw must be what a sound lock can have shown them.
 
-lock.redis with a server that is killed and started again, lock.sqlite with clients that are. Run as a
-program, this file is such a client: it locks and unlocks, and prints each operation before and after.
+lock.redis and lock.postgresql with a server that is killed and started again, lock.sqlite and lock.postgresql
+with clients that are, or that are frozen for a while. Run as a program, this file is such a client: it locks
+and unlocks, and prints each operation before and after.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import meshnode_lock_sqlite
+import meshnode_postgresql.lock
 import meshnode_redis.lock
 import pytest
 import trio
@@ -23,6 +25,7 @@ if __name__ == "__main__":
 
 from support.lock_checker import Answer, Operation, violations
 from support.lock_clients import Client
+from support.postgres_servers import find_postgres, postgres_server
 from support.processes import process
 from support.redis_servers import redis_server
 
@@ -42,25 +45,55 @@ async def redis_client(server, name, history):
         yield Client(name, store, history.append)
 
 
-@pytest.mark.redis
-async def test_redis_that_is_killed(tmp_path):
+@asynccontextmanager
+async def postgres_client(server, name, history):
+    options = meshnode_postgresql.lock.Options(connection_string=server.url)
+    async with meshnode_postgresql.lock.driver.open(options, CONTEXT) as store:
+        yield Client(name, store, history.append)
+
+
+@pytest.fixture
+def postgres():
+    if find_postgres() is None:
+        pytest.skip("postgres is not installed")
+    with postgres_server() as server:
+        yield server
+
+
+async def with_kills(server, open_client):
+    """What clients saw of a server that was killed over and over."""
     history = History()
     stop = trio.Event()
 
     async def work(name):
-        async with redis_client(server, name, history) as client:
+        async with open_client(server, name, history) as client:
             await client.work(stop)
 
-    with redis_server(tmp_path, persistent=True) as server:
-        async with asyncio_loop(True), trio.open_nursery() as nursery:
-            for number in range(CLIENTS):
-                nursery.start_soon(work, f"c{number}")
-            for _ in range(KILLS):
-                await history.more_grants(20)
-                await trio.to_thread.run_sync(server.kill)
-                await trio.to_thread.run_sync(server.start)
+    async with trio.open_nursery() as nursery:
+        for number in range(CLIENTS):
+            nursery.start_soon(work, f"c{number}")
+        for _ in range(KILLS):
             await history.more_grants(20)
-            stop.set()
+            await trio.to_thread.run_sync(server.kill)
+            await trio.to_thread.run_sync(server.start)
+        await history.more_grants(20)
+        stop.set()
+    return history
+
+
+@pytest.mark.redis
+async def test_redis_that_is_killed(tmp_path):
+    with redis_server(tmp_path, persistent=True) as server:
+        async with asyncio_loop(True):
+            history = await with_kills(server, redis_client)
+    check_kills(history)
+
+
+async def test_postgresql_that_is_killed(postgres):
+    check_kills(await with_kills(postgres, postgres_client))
+
+
+def check_kills(history):
     seen = Counter(one.answer for one in history)
     assert seen[Answer.UNKNOWN], "no kill met an operation"
     assert seen[Answer.REFUSED]
@@ -83,12 +116,21 @@ async def test_redis_that_forgets_is_found_out(tmp_path):
 
 
 def test_sqlite_whose_clients_are_killed(tmp_path):
-    path = tmp_path / "locks.db"
+    check_clients(histories_of_clients("sqlite", str(tmp_path / "locks.db")))
+
+
+def test_postgresql_whose_clients_are_frozen_and_killed(postgres):
+    """While one is frozen, whatever it was doing, the others go on."""
+    check_clients(histories_of_clients("postgresql", postgres.url, frozen=True))
+
+
+def histories_of_clients(kind, place, *, frozen=False):
+    """What clients that are processes wrote down, some of which were killed."""
     processes = []
     with ExitStack() as stack:
 
         def start():
-            command = [sys.executable, __file__, str(path), f"c{len(processes)}"]
+            command = [sys.executable, __file__, kind, place, f"c{len(processes)}"]
             processes.append(stack.enter_context(process(command)))
 
         for _ in range(CLIENTS):
@@ -96,13 +138,31 @@ def test_sqlite_whose_clients_are_killed(tmp_path):
         for victim in range(KILLS):
             processes[victim].wait_for('"granted"')
             at = processes[-1].wait_for('"granted"')
+            if frozen:
+                at = frozen_meanwhile(processes[victim], processes[-1])
             processes[victim].end(signal.SIGKILL)
             start()
             processes[-2].wait_for('"granted"', after=at + 1)
         processes[-1].wait_for('"granted"')
         for one in processes[KILLS:]:
             one.end(signal.SIGKILL)
-    history = [operation for one in processes for operation in operations(one.lines)]
+    return [operation for one in processes for operation in operations(one.lines)]
+
+
+def frozen_meanwhile(victim, witness):
+    """The line of a grant of the witness's from the time when the victim was frozen. It then goes on."""
+    victim.popen.send_signal(signal.SIGSTOP)
+    try:
+        at = len(witness.lines)
+        for _ in range(3):
+            at = witness.wait_for('"granted"', after=at + 1)
+    finally:
+        victim.popen.send_signal(signal.SIGCONT)
+    victim.wait_for('"granted"', after=len(victim.lines))
+    return at
+
+
+def check_clients(history):
     seen = Counter(one.answer for one in history)
     assert seen[Answer.GRANTED] > 2 * KILLS
     assert seen[Answer.REFUSED]
@@ -151,9 +211,9 @@ def say(operation):
     print(json.dumps(fields | {"answer": operation.answer.value}), flush=True)
 
 
-async def client(path, name):
-    options = meshnode_lock_sqlite.Options(connection_string=path)
-    async with meshnode_lock_sqlite.driver.open(options, CONTEXT) as store:
+async def client(kind, place, name):
+    module = {"sqlite": meshnode_lock_sqlite, "postgresql": meshnode_postgresql.lock}[kind]
+    async with module.driver.open(module.Options(connection_string=place), CONTEXT) as store:
         await Client(name, store, say, say).work(trio.Event())
 
 

@@ -27,6 +27,8 @@ CONTEXT = DriverContext("statestore", "app")
         ("state.redis", True),
         ("state.mysql", False),
         ("state.mongodb", True),
+        ("state.postgresql", False),
+        ("state.postgres", False),
     ],
 )
 def test_found_by_entry_point(name, asyncio):

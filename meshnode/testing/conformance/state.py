@@ -18,7 +18,7 @@ runs everything and returns the names of the checks that applied; the first viol
 
 What may differ between stores is not checked: whether `LAST_WRITE` with an etag looks at it, whether a write
 without `ttl` ends an earlier expiry, and whether a key once written with `FIRST_WRITE` can be overwritten
-without its etag.
+without its etag. What queries look for is saved with the content type `application/json`.
 
 The checks themselves are in `_state_*.py`. May import meshnode.interfaces and meshnode.errors only.
 """

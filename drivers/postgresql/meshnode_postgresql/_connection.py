@@ -12,10 +12,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, PollingStatus, TransactionStatus
 from psycopg.pq.abc import PGcancelConn, PGconn, PGresult
 
-from meshnode.errors import BindingError, ComponentError, ComponentUnavailable
-from meshnode_bindings_postgresql._params import Params
+from meshnode.errors import ComponentUnavailable
 
-__all__ = ["Connection", "connect"]
+__all__ = ["Connection", "Refused", "connect"]
 
 _CANCELLING = 3.0
 """Seconds a server gets to end a query that nobody waits for; then the connection is dropped."""
@@ -27,6 +26,20 @@ _WRONG = frozenset({ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE, ExecStatus.
 _COPY = frozenset({ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH})
 _PASSING = ("0800", "53", "57P0", "40001", "40P01", "55P03")
 """Beginnings of the codes of errors that may be gone at the next attempt."""
+
+
+@final
+class Refused(Exception):
+    """The server's answer is an error; `code` is its SQLSTATE. The pool makes one of the node's of it."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+    @property
+    def passing(self) -> bool:
+        """Whether it may be gone at the next attempt."""
+        return self.code.startswith(_PASSING)
 
 
 async def connect(settings: Mapping[str, str]) -> Connection:
@@ -135,17 +148,43 @@ class Connection:
         """Statements without parameters, any number of them; the result of the last."""
         return await self._run(lambda: self._pgconn.send_query(sql.encode()))
 
-    async def extended(self, sql: str, params: Params) -> PGresult | None:
-        """One statement."""
+    async def run(
+        self, sql: str, values: Sequence[bytes | None] = (), formats: Sequence[int] | None = None
+    ) -> PGresult:
+        """One statement. The values are texts, or binary where `formats` has a 1."""
         query = sql.encode()
-        if not params.need_types:
-            values = params.encoded()
-            return await self._run(lambda: self._pgconn.send_query_params(query, values))
+        return await self._result(
+            lambda: self._pgconn.send_query_params(query, values, param_formats=formats)
+        )
+
+    async def prepare(self, sql: str) -> Sequence[int]:
+        """The types of one statement's parameters; `run_prepared` runs it."""
+        query = sql.encode()
         await self._run(lambda: self._pgconn.send_prepare(b"", query))
-        described = await self._run(lambda: self._pgconn.send_describe_prepared(b""))
-        types = [described.param_type(n) for n in range(described.nparams)] if described else []
-        encoded = params.encoded(types)
-        return await self._run(lambda: self._pgconn.send_query_prepared(b"", encoded))
+        described = await self._result(lambda: self._pgconn.send_describe_prepared(b""))
+        return [described.param_type(n) for n in range(described.nparams)]
+
+    async def run_prepared(self, values: Sequence[bytes | None]) -> PGresult:
+        return await self._result(lambda: self._pgconn.send_query_prepared(b"", values))
+
+    async def notification(self) -> tuple[str, str]:
+        """The next one of a channel that is listened to: its channel and what it says."""
+        await trio.lowlevel.checkpoint()
+        try:
+            while (found := self._pgconn.notifies()) is None:
+                if self._pgconn.status != ConnStatus.OK:
+                    raise OperationalError(self._pgconn.get_error_message())
+                await trio.lowlevel.wait_readable(self._pgconn.socket)
+                self._pgconn.consume_input()
+        except OperationalError as error:
+            raise _lost(str(error)) from error
+        return found.relname.decode(), found.extra.decode(errors="replace")
+
+    async def _result(self, send: Callable[[], None]) -> PGresult:
+        result = await self._run(send)
+        if result is None:
+            raise _lost("no answer")
+        return result
 
     async def _run(self, send: Callable[[], None]) -> PGresult | None:
         try:
@@ -156,7 +195,7 @@ class Connection:
                 await self._end_query()
                 raise
         except OperationalError as error:
-            raise ComponentUnavailable(f"lost the connection to PostgreSQL: {str(error).strip()}") from error
+            raise _lost(str(error)) from error
 
     async def _last_result(self) -> PGresult | None:
         """Reads all of them; raises for the first that is an error."""
@@ -167,7 +206,7 @@ class Connection:
         while (result := await self._next_result()) is not None:
             if result.status in _COPY:
                 self._pgconn.finish()
-                raise BindingError("error executing query: COPY from and to the client is not offered")
+                raise Refused("COPY from and to the client is not offered", "0A000")
             if wrong is None and result.status in _WRONG:
                 wrong = result
             last = result
@@ -200,14 +239,15 @@ class Connection:
                 cancelling.finish()
 
 
-def _error(result: PGresult) -> ComponentError:
+def _error(result: PGresult) -> Refused | ComponentUnavailable:
     severity, text, code = (
         (result.error_field(field) or b"").decode(errors="replace")
         for field in (DiagnosticField.SEVERITY, DiagnosticField.MESSAGE_PRIMARY, DiagnosticField.SQLSTATE)
     )
     if not code:
-        return ComponentUnavailable(
-            f"lost the connection to PostgreSQL: {result.get_error_message().strip()}"
-        )
-    message = f"error executing query: {severity}: {text} (SQLSTATE {code})"
-    return ComponentUnavailable(message) if code.startswith(_PASSING) else BindingError(message)
+        return _lost(result.get_error_message())
+    return Refused(f"{severity}: {text} (SQLSTATE {code})", code)
+
+
+def _lost(why: str) -> ComponentUnavailable:
+    return ComponentUnavailable(f"lost the connection to PostgreSQL: {why.strip()}")

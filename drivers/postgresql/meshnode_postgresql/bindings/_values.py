@@ -16,8 +16,8 @@ from psycopg import pq
 from psycopg.pq.abc import PGresult
 
 from meshnode.errors import BindingError
-from meshnode_bindings_postgresql._gotime import format_time
-from meshnode_bindings_postgresql._intervals import interval_json, time_json
+from meshnode_postgresql._gotime import format_time
+from meshnode_postgresql.bindings._intervals import interval_json, time_json
 
 __all__ = ["rows_json"]
 

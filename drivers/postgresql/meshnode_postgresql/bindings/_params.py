@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any, final
 
 from meshnode.errors import InvalidArgument
+from meshnode_postgresql._text import encode, quoted
 
 __all__ = ["Params", "parse_params"]
 
@@ -83,12 +84,7 @@ def _encode(value: Any, kind: int) -> bytes | None:
         text = json.dumps(value, ensure_ascii=False)
     else:
         text = _scalar(value)
-    if "\0" in text:
-        raise InvalidArgument("params: PostgreSQL has no NUL character")
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise InvalidArgument("params: half a character") from None
+    return encode(text)
 
 
 def _scalar(value: Any) -> str:
@@ -114,4 +110,4 @@ def _element(value: Any) -> str:
     if isinstance(value, list):
         return _array(value)
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else _scalar(value)
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return quoted(text)

@@ -16,7 +16,7 @@ from psycopg import ProgrammingError, pq
 from psycopg.conninfo import conninfo_to_dict
 
 from meshnode.errors import ConfigError, Problem
-from meshnode_bindings_postgresql._gotime import parse_duration
+from meshnode_postgresql._gotime import parse_duration
 
 __all__ = ["Dsn", "parse_dsn"]
 
@@ -33,6 +33,7 @@ _DURATIONS = frozenset(
 )
 # How that library prepares statements; nothing is prepared here.
 _UNUSED = frozenset({"default_query_exec_mode", "statement_cache_capacity", "description_cache_capacity"})
+_NOTHING: Mapping[str, str] = {}
 _KEYWORDS = frozenset(one.keyword.decode() for one in pq.Conninfo.get_defaults())
 
 
@@ -49,9 +50,14 @@ class Dsn:
     connect_timeout: float | None = None
 
 
-def parse_dsn(text: str) -> Dsn:
-    """Raises `ConfigError`, which never repeats the text, for there may be a password in it."""
+def parse_dsn(text: str, given: Mapping[str, str] = _NOTHING) -> Dsn:
+    """Raises `ConfigError`, which never repeats the text, for there may be a password in it.
+
+    `given` are libpq's settings that come from elsewhere and go before the text's.
+    """
     pairs = _from_url(text) if text.startswith(("postgres://", "postgresql://")) else _from_words(text)
+    if not pairs and not given:
+        raise _problem("is empty")
     settings: dict[str, str] = {}
     pool: dict[str, str] = {}
     session: dict[str, str] = {}
@@ -63,6 +69,7 @@ def parse_dsn(text: str) -> Dsn:
             settings[name] = value
         elif name not in _UNUSED:
             session[name] = value
+    settings |= given
     if session:
         settings["options"] = " ".join(
             filter(None, [settings.get("options"), *map(_setting, session.items())])
@@ -103,8 +110,6 @@ def _from_words(text: str) -> dict[str, str]:
         value = value[1:-1] if value.startswith("'") else value
         pairs[name] = re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)
         at = word.end()
-    if not pairs:
-        raise _problem("is empty")
     return pairs
 
 

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import final
 
+from psycopg.pq.abc import PGresult
+
 from meshnode.errors import BindingError, InvalidArgument
 from meshnode.interfaces import BindingRequest, BindingResult, DriverContext
-from meshnode_bindings_postgresql._gotime import format_duration, format_time
-from meshnode_bindings_postgresql._params import Params, parse_params
-from meshnode_bindings_postgresql._pool import Pool
-from meshnode_bindings_postgresql._values import rows_json
+from meshnode_postgresql._connection import Connection
+from meshnode_postgresql._gotime import format_duration, format_time
+from meshnode_postgresql._pool import Pool
+from meshnode_postgresql.bindings._params import Params, parse_params
+from meshnode_postgresql.bindings._values import rows_json
 
 __all__ = ["Postgres"]
 
@@ -58,11 +61,18 @@ class Postgres:
     async def _exec(self, sql: str, params: Params) -> tuple[bytes, dict[str, str]]:
         """Without parameters it may be several statements."""
         async with self._pool.connection() as connection:
-            result = await (connection.extended(sql, params) if params else connection.simple(sql))
+            result = await (_extended(connection, sql, params) if params else connection.simple(sql))
             count = result.command_tuples if result is not None else None
         return b"", {"rows-affected": str(count or 0)}
 
     async def _query(self, sql: str, params: Params) -> tuple[bytes, dict[str, str]]:
         async with self._pool.connection() as connection:
-            result = await connection.extended(sql, params)
-        return rows_json(result) if result is not None else b"[]", {}
+            result = await _extended(connection, sql, params)
+        return rows_json(result), {}
+
+
+async def _extended(connection: Connection, sql: str, params: Params) -> PGresult:
+    if not params.need_types:
+        return await connection.run(sql, params.encoded())
+    types = await connection.prepare(sql)
+    return await connection.run_prepared(params.encoded(types))
