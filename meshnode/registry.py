@@ -67,6 +67,7 @@ EXTRAS: Mapping[str, str] = {
     "pubsub.redis": "redis",
     "secretstores.hashicorp.vault": "vault",
     "secretstores.kubernetes": "kubernetes",
+    "state.etcd": "etcd",
     "state.redis": "redis",
 }
 """Types that are installed with an extra of the meshnode distribution."""

@@ -76,6 +76,7 @@ def go_client() -> None:
 def main() -> int:
     from support.install_consul import consul  # imports this module
     from support.install_dnsmasq import dnsmasq
+    from support.install_etcd import etcd
     from support.install_kafka import kafka
     from support.install_kubernetes import kubernetes
     from support.install_mosquitto import mosquitto
@@ -93,6 +94,7 @@ def main() -> int:
         "Consul": consul,
         "dnsmasq": dnsmasq,
         "Kubernetes' API server": kubernetes,
+        "etcd": etcd,
         "mosquitto": mosquitto,
         "nats-server": nats,
         "RabbitMQ": rabbitmq,

@@ -1,0 +1,117 @@
+"""Calls on trio's side, and errors in the node's words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar, final
+
+import trio
+import trio_asyncio
+from betterproto2.grpclib import ServiceStub
+from grpclib.client import Stream
+from grpclib.exceptions import GRPCError
+
+from meshnode.errors import ComponentError, ComponentUnavailable, Status
+from meshnode_etcd._keys import Keys
+from meshnode_etcd._link import Lost
+from meshnode_etcd._login import LoginRefused
+from meshnode_etcd._members import Members, Method
+from meshnode_etcd._options import ConnectionOptions
+from meshnode_etcd.wire.etcdserverpb import (
+    KvStub,
+    LeaseGrantRequest,
+    LeaseRevokeRequest,
+    LeaseStub,
+    RangeRequest,
+    TxnRequest,
+    TxnResponse,
+    WatchRequest,
+    WatchResponse,
+)
+
+__all__ = ["Away", "Client", "on_asyncio"]
+
+S = TypeVar("S", bound=ServiceStub)
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+_GRACE_SECONDS = 5.0
+_PASSED_ON = (Status.INVALID_ARGUMENT, Status.RESOURCE_EXHAUSTED, Status.PERMISSION_DENIED)
+"""What etcd answers to a request that is wrong, too large, or not allowed."""
+
+
+@final
+class Away(ComponentUnavailable):
+    """No member answered. `sent` is False when surely nothing was done."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+async def on_asyncio(function: Callable[..., Awaitable[R]], *arguments: Any) -> R:
+    """Runs the function on the asyncio side; cancelling this cancels it, and waits for its end."""
+    result: R = await trio_asyncio.aio_as_trio(function)(*arguments)  # type: ignore[attr-defined,no-untyped-call]
+    return result
+
+
+@final
+class Client:
+    """`refusal` is the kind's own error, for what etcd refuses."""
+
+    def __init__(self, options: ConnectionOptions, members: Members, refusal: type[ComponentError]) -> None:
+        self.keys = Keys(options.key_prefix_path)
+        self._name = f"etcd at {options.endpoints}"
+        self._members = members
+        self._refusal = refusal
+
+    async def call(
+        self, stub: type[S], method: Method[S, Q, R], request: Q, *, repeatable: bool = False
+    ) -> R:
+        """One request. `repeatable`: it may be sent again, for it changes nothing."""
+        try:
+            return await on_asyncio(self._members.call, stub, method, request, repeatable)
+        except (Lost, GRPCError, LoginRefused) as error:
+            raise self.error(error, repeatable=repeatable) from error
+
+    def error(self, error: Lost | GRPCError | LoginRefused, *, repeatable: bool = True) -> ComponentError:
+        if isinstance(error, Lost):
+            tail = "; the request may have been carried out" if error.sent and not repeatable else ""
+            return Away(f"{self._name}: {error}{tail}", sent=error.sent)
+        if isinstance(error, LoginRefused):
+            return self._refusal(f"{self._name}: {error}", status=Status.UNAUTHENTICATED)
+        status = error.status if error.status in _PASSED_ON else None
+        return self._refusal(f"{self._name}: {error.message}", status=status)
+
+    async def transact(self, request: TxnRequest, *, repeatable: bool = False) -> TxnResponse:
+        return await self.call(KvStub, KvStub.txn, request, repeatable=repeatable)
+
+    async def grant(self, seconds: int) -> int:
+        """A lease of so many seconds at least."""
+        request = LeaseGrantRequest(ttl=seconds)
+        return (await self.call(LeaseStub, LeaseStub.lease_grant, request)).id
+
+    async def revoke(self, leases: Sequence[int]) -> None:
+        """Give leases back whose keys were not written. What fails here ends with its time."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _GRACE_SECONDS):
+            for lease in leases:
+                try:
+                    await self.call(LeaseStub, LeaseStub.lease_revoke, LeaseRevokeRequest(id=lease))
+                except ComponentError:
+                    return
+
+    async def ping(self) -> None:
+        """A user that may not read here is an answer too."""
+        request = RangeRequest(key=self.keys.first, keys_only=True)
+        try:
+            await self.call(KvStub, KvStub.range, request, repeatable=True)
+        except ComponentError as error:
+            if error.code is not Status.PERMISSION_DENIED:
+                raise
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[Stream[WatchRequest, WatchResponse]]:
+        """A stream of watches, for use by `on_asyncio`. Raises `Lost` and the like, as the stream itself."""
+        async with trio_asyncio.aio_as_trio(self._members.watch()) as stream:  # type: ignore[attr-defined,no-untyped-call]
+            yield stream

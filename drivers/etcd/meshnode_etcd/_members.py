@@ -1,0 +1,127 @@
+"""Calls to whichever member answers (asyncio side).
+
+A request that surely has not reached a member goes to the next. One that may have is repeated only when it
+changes nothing. Calls begin with the member that answered last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar, final
+
+from betterproto2.grpclib import ServiceStub
+from grpclib.client import Stream
+from grpclib.const import Cardinality, Status
+from grpclib.exceptions import GRPCError
+
+from meshnode_etcd._link import TROUBLE, Link, Lost, Member
+from meshnode_etcd._login import Login
+from meshnode_etcd.wire.etcdserverpb import WatchRequest, WatchResponse
+
+__all__ = ["Members", "Method"]
+
+S = TypeVar("S", bound=ServiceStub)
+Q = TypeVar("Q")
+R = TypeVar("R")
+Method = Callable[[S, Q], Coroutine[Any, Any, R]]
+"""A method of a generated stub."""
+
+_WATCH = "/etcdserverpb.Watch/Watch"
+_NEEDS_LEADER = {"hasleader": "true"}
+"""A member that has lost its cluster then ends the watch instead of being silent."""
+
+
+@final
+class Members:
+    """The cluster as this component sees it."""
+
+    def __init__(self, members: list[Member], login: Login, dial: float, request: float) -> None:
+        self._members = members
+        self._login = login
+        self._dial = dial
+        self._request = request
+        self._first = 0
+        self._closed = False
+
+    async def call(self, stub: type[S], method: Method[S, Q, R], request: Q, repeatable: bool) -> R:
+        """The answer. Raises `Lost` where no member gave one, `GRPCError` for a refusal."""
+        trouble: Lost | None = None
+        for member in self._in_turn(repeatable):
+            try:
+                return await self._attempt(member, stub, method, request)
+            except Lost as lost:
+                self._pass_over(member)
+                # What an earlier attempt may have done stays possible, whatever this one met.
+                trouble = Lost(f"{member.address}: {lost}", sent=lost.sent or bool(trouble and trouble.sent))
+                if lost.sent and not repeatable:
+                    break
+        raise trouble or Lost("closed", sent=False)
+
+    def _in_turn(self, repeatable: bool) -> list[Member]:
+        """The first comes again at the end: its old connection may have been all that was wrong."""
+        if self._closed:
+            return []
+        turn = self._members[self._first :] + self._members[: self._first]
+        return [*turn, turn[0]] if repeatable else turn
+
+    def _pass_over(self, member: Member) -> None:
+        if self._members[self._first] is member:
+            self._first = (self._first + 1) % len(self._members)
+
+    async def _attempt(self, member: Member, stub: type[S], method: Method[S, Q, R], request: Q) -> R:
+        sent = False
+        async with member.connected(self._dial) as link:
+            try:
+                async with asyncio.timeout(self._request):
+                    metadata = await self._login.metadata(link.channel)
+                    sent = True
+                    try:
+                        return await method(stub(link.channel, metadata=metadata), request)
+                    except GRPCError as error:
+                        if not self._login.is_stale(error):
+                            raise
+                    sent = False
+                    await self._login.renew(link.channel, metadata)
+                    metadata = await self._login.metadata(link.channel)
+                    sent = True
+                    return await method(stub(link.channel, metadata=metadata), request)
+            except GRPCError as error:
+                if error.status is Status.UNAVAILABLE:
+                    raise Lost(error.message or "unavailable", sent=sent) from error
+                raise
+            except TimeoutError as error:
+                member.renew(link)
+                raise Lost("no answer in time", sent=sent) from error
+            except TROUBLE as error:
+                raise Lost(str(error) or type(error).__name__, sent=sent) from error
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[Stream[WatchRequest, WatchResponse]]:
+        """A stream of watches at the first member. Raises `Lost` and `GRPCError`, in the block too."""
+        if self._closed:
+            raise Lost("closed", sent=False)
+        member = self._members[self._first]
+        try:
+            async with member.connected(self._dial) as link:
+                async with asyncio.timeout(self._request):
+                    metadata = await self._login.metadata(link.channel)
+                async with self._stream(link, metadata) as stream:
+                    yield stream
+        except Lost:
+            self._pass_over(member)
+            raise
+        except TROUBLE as error:
+            self._pass_over(member)
+            raise Lost(f"{member.address}: {str(error) or type(error).__name__}", sent=True) from error
+
+    def _stream(self, link: Link, metadata: dict[str, str]) -> Stream[WatchRequest, WatchResponse]:
+        kind = Cardinality.STREAM_STREAM
+        sent = {**metadata, **_NEEDS_LEADER}
+        return link.channel.request(_WATCH, kind, WatchRequest, WatchResponse, metadata=sent)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        for member in self._members:
+            member.close()
