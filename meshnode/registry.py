@@ -48,6 +48,7 @@ EXTRAS: Mapping[str, str] = {
     "bindings.redis": "redis",
     "bindings.smtp": "smtp",
     "configuration.redis": "redis",
+    "lock.etcd": "etcd",
     "lock.redis": "redis",
     "conversation.anthropic": "conversation",
     "conversation.echo": "conversation",

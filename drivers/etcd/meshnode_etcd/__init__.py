@@ -1,4 +1,4 @@
-"""Component types on etcd: `state.etcd`.
+"""Component types on etcd: `state.etcd`, `lock.etcd`.
 
 Imports meshnode.interfaces and meshnode.errors only. etcd's API is gRPC; grpclib speaks asyncio: what talks
 to a server runs behind the node's one trio-asyncio loop.
@@ -12,6 +12,7 @@ to a server runs behind the node's one trio-asyncio loop.
     _keys.py       keys below the prefix
     _open.py       opening a component
     state/         the state store
+    lock/          the lock store
 
 Each type is a package with a `driver` of its own and imports none of the others: a node loads what its
 components need.

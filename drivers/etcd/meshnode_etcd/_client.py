@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, final
 
-import trio
 import trio_asyncio
 from betterproto2.grpclib import ServiceStub
 from grpclib.client import Stream
@@ -36,7 +35,6 @@ S = TypeVar("S", bound=ServiceStub)
 Q = TypeVar("Q")
 R = TypeVar("R")
 
-_GRACE_SECONDS = 5.0
 _PASSED_ON = (Status.INVALID_ARGUMENT, Status.RESOURCE_EXHAUSTED, Status.PERMISSION_DENIED)
 """What etcd answers to a request that is wrong, too large, or not allowed."""
 
@@ -92,14 +90,13 @@ class Client:
         request = LeaseGrantRequest(ttl=seconds)
         return (await self.call(LeaseStub, LeaseStub.lease_grant, request)).id
 
-    async def revoke(self, leases: Sequence[int]) -> None:
-        """Give leases back whose keys were not written. What fails here ends with its time."""
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + _GRACE_SECONDS):
-            for lease in leases:
-                try:
-                    await self.call(LeaseStub, LeaseStub.lease_revoke, LeaseRevokeRequest(id=lease))
-                except ComponentError:
-                    return
+    async def revoke(self, leases: Iterable[int]) -> None:
+        """Give leases back that no key needs. One that cannot be given back now ends with its time."""
+        for lease in leases:
+            try:
+                await self.call(LeaseStub, LeaseStub.lease_revoke, LeaseRevokeRequest(id=lease))
+            except ComponentError:
+                return
 
     async def ping(self) -> None:
         """A user that may not read here is an answer too."""

@@ -134,10 +134,10 @@ class EtcdStore:
         try:
             answer = await self._client.transact(self._transaction(planned, leases))
         except StateError:  # refused: nothing was written. Where it is not known, a lease may be in use.
-            await self._client.revoke(list(leases.values()))
+            await self._client.revoke(leases.values())
             raise
         if not answer.succeeded:
-            await self._client.revoke(list(leases.values()))
+            await self._client.revoke(leases.values())
             raise _first_mismatch(planned, operations, answer)
 
     async def _grant(self, planned: Plan) -> dict[int, int]:
