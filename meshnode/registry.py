@@ -47,6 +47,7 @@ EXTRAS: Mapping[str, str] = {
     "bindings.rabbitmq": "rabbitmq",
     "bindings.redis": "redis",
     "bindings.smtp": "smtp",
+    "configuration.etcd": "etcd",
     "configuration.redis": "redis",
     "lock.etcd": "etcd",
     "lock.redis": "redis",

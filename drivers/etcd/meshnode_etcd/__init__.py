@@ -1,4 +1,4 @@
-"""Component types on etcd: `state.etcd`, `lock.etcd`.
+"""Component types on etcd: `state.etcd`, `lock.etcd`, `configuration.etcd`.
 
 Imports meshnode.interfaces and meshnode.errors only. etcd's API is gRPC; grpclib speaks asyncio: what talks
 to a server runs behind the node's one trio-asyncio loop.
@@ -13,6 +13,7 @@ to a server runs behind the node's one trio-asyncio loop.
     _open.py       opening a component
     state/         the state store
     lock/          the lock store
+    configuration/ the configuration store
 
 Each type is a package with a `driver` of its own and imports none of the others: a node loads what its
 components need.

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar, final
 
 import trio_asyncio
 from betterproto2.grpclib import ServiceStub
-from grpclib.client import Stream
 from grpclib.exceptions import GRPCError
 
 from meshnode.errors import ComponentError, ComponentUnavailable, Status
 from meshnode_etcd._keys import Keys
 from meshnode_etcd._link import Lost
 from meshnode_etcd._login import LoginRefused
-from meshnode_etcd._members import Members, Method
+from meshnode_etcd._members import Deliver, Members, Method
 from meshnode_etcd._options import ConnectionOptions
 from meshnode_etcd.wire.etcdserverpb import (
     KvStub,
@@ -26,7 +24,6 @@ from meshnode_etcd.wire.etcdserverpb import (
     TxnRequest,
     TxnResponse,
     WatchRequest,
-    WatchResponse,
 )
 
 __all__ = ["Away", "Client", "on_asyncio"]
@@ -107,8 +104,13 @@ class Client:
             if error.code is not Status.PERMISSION_DENIED:
                 raise
 
-    @asynccontextmanager
-    async def watch(self) -> AsyncIterator[Stream[WatchRequest, WatchResponse]]:
-        """A stream of watches, for use by `on_asyncio`. Raises `Lost` and the like, as the stream itself."""
-        async with trio_asyncio.aio_as_trio(self._members.watch()) as stream:  # type: ignore[attr-defined,no-untyped-call]
-            yield stream
+    async def listen(self, requests: Sequence[WatchRequest], deliver: Deliver) -> ComponentError | None:
+        """Watches until one of them ends, or all do; why, if it was not for what `deliver` has got last.
+
+        `deliver` is called on the asyncio side; until it returns nothing more is taken.
+        """
+        try:
+            await on_asyncio(self._members.listen, requests, deliver)
+        except (Lost, GRPCError, LoginRefused) as error:
+            return self.error(error)
+        return None

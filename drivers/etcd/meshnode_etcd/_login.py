@@ -56,6 +56,8 @@ class Login:
 
     async def renew(self, channel: Channel, used: dict[str, str]) -> None:
         """Get another token than the one used, unless somebody already has."""
+        if not self._username:
+            return
         async with self._lock:
             if self._token is not None and self._token != used.get("token", ""):
                 return

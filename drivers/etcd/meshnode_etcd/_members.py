@@ -7,12 +7,10 @@ changes nothing. Calls begin with the member that answered last.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar, final
 
 from betterproto2.grpclib import ServiceStub
-from grpclib.client import Stream
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 
@@ -20,11 +18,12 @@ from meshnode_etcd._link import TROUBLE, Link, Lost, Member
 from meshnode_etcd._login import Login
 from meshnode_etcd.wire.etcdserverpb import WatchRequest, WatchResponse
 
-__all__ = ["Members", "Method"]
+__all__ = ["Deliver", "Members", "Method"]
 
 S = TypeVar("S", bound=ServiceStub)
 Q = TypeVar("Q")
 R = TypeVar("R")
+Deliver = Callable[[WatchResponse], Awaitable[None]]
 Method = Callable[[S, Q], Coroutine[Any, Any, R]]
 """A method of a generated stub."""
 
@@ -97,29 +96,48 @@ class Members:
             except TROUBLE as error:
                 raise Lost(str(error) or type(error).__name__, sent=sent) from error
 
-    @asynccontextmanager
-    async def watch(self) -> AsyncIterator[Stream[WatchRequest, WatchResponse]]:
-        """A stream of watches at the first member. Raises `Lost` and `GRPCError`, in the block too."""
+    async def listen(self, requests: Sequence[WatchRequest], deliver: Deliver) -> None:
+        """Watches at the first member until one of them ends. Raises `Lost`, `GRPCError`, `LoginRefused`."""
         if self._closed:
             raise Lost("closed", sent=False)
         member = self._members[self._first]
         try:
             async with member.connected(self._dial) as link:
-                async with asyncio.timeout(self._request):
-                    metadata = await self._login.metadata(link.channel)
-                async with self._stream(link, metadata) as stream:
-                    yield stream
-        except Lost:
+                try:
+                    await self._listen(link, requests, deliver)
+                except TimeoutError:
+                    member.renew(link)
+                    raise
+        except Lost as lost:
             self._pass_over(member)
-            raise
+            raise Lost(f"{member.address}: {lost}", sent=lost.sent) from lost
         except TROUBLE as error:
             self._pass_over(member)
             raise Lost(f"{member.address}: {str(error) or type(error).__name__}", sent=True) from error
+        except GRPCError:
+            self._pass_over(member)
+            raise
 
-    def _stream(self, link: Link, metadata: dict[str, str]) -> Stream[WatchRequest, WatchResponse]:
-        kind = Cardinality.STREAM_STREAM
+    async def _listen(self, link: Link, requests: Sequence[WatchRequest], deliver: Deliver) -> None:
+        async with asyncio.timeout(self._request):
+            metadata = await self._login.metadata(link.channel)
         sent = {**metadata, **_NEEDS_LEADER}
-        return link.channel.request(_WATCH, kind, WatchRequest, WatchResponse, metadata=sent)
+        kind = Cardinality.STREAM_STREAM
+        async with link.channel.request(_WATCH, kind, WatchRequest, WatchResponse, metadata=sent) as stream:
+            for request in requests:
+                await stream.send_message(request)
+            async with asyncio.timeout(self._request):
+                response = await stream.recv_message()
+            while response is not None and not response.canceled:
+                await deliver(response)
+                response = await stream.recv_message()
+            if response is not None and not response.compact_revision:
+                # Refused: perhaps only for a token that etcd has forgotten, which it does not say here.
+                await self._login.renew(link.channel, metadata)
+                raise Lost(response.cancel_reason or "the watch was ended", sent=True)
+            if response is not None:
+                await deliver(response)
+                await stream.cancel()
 
     async def aclose(self) -> None:
         self._closed = True
