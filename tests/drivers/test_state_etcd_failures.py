@@ -7,16 +7,18 @@ from datetime import timedelta
 
 import pytest
 import trio
-from grpclib.const import Status
+import trio_asyncio
+from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server
 from meshnode_etcd.state import Options, driver
+from meshnode_etcd.wire import etcdserverpb as wire
 from support.etcd_servers import etcd_cluster, etcd_server
 from support.install_etcd import find_etcd
 from support.redis_servers import free_port, proxy
 
 from meshnode.asyncioloop import asyncio_loop
-from meshnode.errors import BulkStateError, ComponentUnavailable
+from meshnode.errors import BulkStateError, ComponentUnavailable, StateError
 from meshnode.interfaces import DeleteRequest, DriverContext, GetRequest, SetRequest
 
 pytestmark = pytest.mark.skipif(find_etcd() is None, reason="etcd is not installed")
@@ -96,7 +98,8 @@ async def test_a_token_that_is_forgotten_before_a_write(tmp_path):
                 assert await value(store, "k19") == b"%d" % turn
 
 
-async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path):
+@pytest.mark.parametrize("end", ["kill", "stop"])
+async def test_nothing_acknowledged_is_lost_when_the_server_ends(tmp_path, end):
     acknowledged, bell = {}, trio.Event()
 
     async def writer(store, number):
@@ -121,7 +124,7 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path):
                         nursery.start_soon(writer, store, number)
                     for _ in range(3):
                         await progress()
-                        await trio.to_thread.run_sync(server.kill)
+                        await trio.to_thread.run_sync(getattr(server, end))
                         await trio.to_thread.run_sync(server.start)
             for number, (turn, data) in acknowledged.items():
                 assert turn == 39
@@ -241,43 +244,61 @@ async def test_a_read_is_repeated_where_its_connection_breaks(tmp_path):
 
 
 class Scripted:
-    """A member that answers every call with UNAVAILABLE, and counts. (A real one does so when it chooses.)"""
+    """A member that answers every call with the same error, and counts. (A real one does so when it chooses.)
+    A lease it grants.
+    """
 
-    def __init__(self):
+    def __init__(self, status=Status.UNAVAILABLE, message="etcdserver: request timed out"):
         self.calls = []
+        self._error = status, message
 
     def __mapping__(self):
-        from grpclib.const import Cardinality, Handler
-        from meshnode_etcd.wire import etcdserverpb as wire
-
         def handler(name, request, reply):
             async def answer(stream):
                 received = await stream.recv_message()
-                if name == "Range" and received.keys_only:  # the ping
-                    await stream.send_message(wire.RangeResponse())
-                    return
                 self.calls.append(name)
-                raise GRPCError(Status.UNAVAILABLE, "etcdserver: request timed out")
+                if name == "LeaseGrant":
+                    await stream.send_message(wire.LeaseGrantResponse(id=7, ttl=received.ttl))
+                elif name == "Range" and received.keys_only:  # the ping
+                    self.calls.pop()
+                    await stream.send_message(wire.RangeResponse())
+                else:
+                    raise GRPCError(*self._error)
 
             return Handler(answer, Cardinality.UNARY_UNARY, request, reply)
 
         return {
             "/etcdserverpb.KV/Range": handler("Range", wire.RangeRequest, wire.RangeResponse),
             "/etcdserverpb.KV/Txn": handler("Txn", wire.TxnRequest, wire.TxnResponse),
+            "/etcdserverpb.Lease/LeaseGrant": handler(
+                "LeaseGrant", wire.LeaseGrantRequest, wire.LeaseGrantResponse
+            ),
+            "/etcdserverpb.Lease/LeaseRevoke": handler(
+                "LeaseRevoke", wire.LeaseRevokeRequest, wire.LeaseRevokeResponse
+            ),
         }
 
 
-async def test_what_may_have_been_done_is_not_asked_for_again():
-    import trio_asyncio
-
-    members = [Scripted(), Scripted()]
-    ports = [free_port(), free_port()]
+@asynccontextmanager
+async def scripted(*members):
+    """Their addresses; around it the node's loop."""
+    ports = [free_port() for _ in members]
     async with asyncio_loop(True):
         servers = [Server([member]) for member in members]
         for server, port in zip(servers, ports, strict=True):
             await trio_asyncio.aio_as_trio(server.start)("127.0.0.1", port)
-        dead = f"127.0.0.1:{free_port()}"
-        options = Options(endpoints=",".join([dead, *(f"127.0.0.1:{port}" for port in ports)]))
+        try:
+            yield [f"127.0.0.1:{port}" for port in ports]
+        finally:
+            for server in servers:
+                server.close()
+                await trio_asyncio.aio_as_trio(server.wait_closed)()
+
+
+async def test_what_may_have_been_done_is_not_asked_for_again():
+    members = [Scripted(), Scripted()]
+    async with scripted(*members) as addresses:
+        options = Options(endpoints=",".join([f"127.0.0.1:{free_port()}", *addresses]))
         async with driver.open(options, CONTEXT) as store:
             with pytest.raises(ComponentUnavailable, match="timed out; the request may have been"):
                 await store.set(SetRequest("k", b"v"))
@@ -286,9 +307,50 @@ async def test_what_may_have_been_done_is_not_asked_for_again():
             with pytest.raises(ComponentUnavailable):
                 await store.get(GetRequest("k"))
             assert [member.calls for member in members] == [["Txn", "Range"], ["Range", "Range"]]
-        for server in servers:
-            server.close()
-            await trio_asyncio.aio_as_trio(server.wait_closed)()
+
+
+async def test_a_lease_is_kept_where_nobody_knows_whether_it_is_in_use():
+    member = Scripted()
+    async with scripted(member) as (address,), driver.open(Options(endpoints=address), CONTEXT) as store:
+        with pytest.raises(ComponentUnavailable, match="may have been carried out"):
+            await store.set(SetRequest("k", b"v", ttl=60))
+    assert member.calls == ["LeaseGrant", "Txn"]
+
+
+async def test_a_lease_is_given_back_where_the_write_was_refused():
+    member = Scripted(Status.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
+    async with scripted(member) as (address,), driver.open(Options(endpoints=address), CONTEXT) as store:
+        with pytest.raises(StateError, match="space exceeded") as caught:
+            await store.set(SetRequest("k", b"v", ttl=60))
+    assert caught.value.code is Status.RESOURCE_EXHAUSTED
+    assert member.calls == ["LeaseGrant", "Txn", "LeaseRevoke"]
+
+
+async def test_a_lease_that_was_over_before_it_could_be_used():
+    member = Scripted(Status.NOT_FOUND, "etcdserver: requested lease not found")
+    async with scripted(member) as (address,), driver.open(Options(endpoints=address), CONTEXT) as store:
+        with pytest.raises(ComponentUnavailable, match="lease was over"):
+            await store.set(SetRequest("k", b"v", ttl=1))
+
+
+async def test_overload_is_refused(tmp_path):
+    with etcd_server(tmp_path) as server:
+        options = Options(endpoints=server.address, request_timeout=timedelta(minutes=1))
+        async with open_driver(options) as store:
+            server.stall()
+            try:
+                async with trio.open_nursery() as nursery:
+                    for _ in range(2_000):
+                        nursery.start_soon(store.get, GetRequest("k"))
+                    await trio.testing.wait_all_tasks_blocked(0.05)
+                    with pytest.raises(StateError) as caught:
+                        await store.get(GetRequest("k"))
+                    assert caught.value.code is Status.RESOURCE_EXHAUSTED
+                    nursery.cancel_scope.cancel()
+            finally:
+                server.go_on()
+            await store.set(SetRequest("k", b"v"))
+            assert await value(store, "k") == b"v"
 
 
 async def test_a_cluster_that_loses_members(tmp_path):

@@ -133,10 +133,19 @@ class EtcdServer:
         self.token = self.post("auth/authenticate", name="root", password=password)["token"]
 
     def stall(self) -> None:
+        """SIGSTOP; returns when all its threads stand still."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
 
     def go_on(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """SIGTERM: it tells its callers."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(20)
+            self._process = None
 
     def kill(self) -> None:
         """SIGKILL: as in an accident."""

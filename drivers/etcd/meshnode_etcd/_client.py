@@ -32,13 +32,15 @@ S = TypeVar("S", bound=ServiceStub)
 Q = TypeVar("Q")
 R = TypeVar("R")
 
+_MAX_UNDER_WAY = 2_000
+_NO_LEASE = "requested lease not found"
 _PASSED_ON = (Status.INVALID_ARGUMENT, Status.RESOURCE_EXHAUSTED, Status.PERMISSION_DENIED)
 """What etcd answers to a request that is wrong, too large, or not allowed."""
 
 
 @final
 class Away(ComponentUnavailable):
-    """No member answered. `sent` is False when surely nothing was done."""
+    """No member answered. `sent` is False when surely nothing was done that anybody sees."""
 
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
@@ -60,22 +62,32 @@ class Client:
         self._name = f"etcd at {options.endpoints}"
         self._members = members
         self._refusal = refusal
+        self._under_way = 0
 
     async def call(
         self, stub: type[S], method: Method[S, Q, R], request: Q, *, repeatable: bool = False
     ) -> R:
-        """One request. `repeatable`: it may be sent again, for it changes nothing."""
+        """One request. `repeatable`: it may be sent again, for it changes nothing that anybody sees."""
+        if self._under_way >= _MAX_UNDER_WAY:
+            message = f"{self._name}: too many operations wait"
+            raise self._refusal(message, status=Status.RESOURCE_EXHAUSTED)
+        self._under_way += 1
         try:
             return await on_asyncio(self._members.call, stub, method, request, repeatable)
         except (Lost, GRPCError, LoginRefused) as error:
             raise self.error(error, repeatable=repeatable) from error
+        finally:
+            self._under_way -= 1
 
     def error(self, error: Lost | GRPCError | LoginRefused, *, repeatable: bool = True) -> ComponentError:
         if isinstance(error, Lost):
-            tail = "; the request may have been carried out" if error.sent and not repeatable else ""
-            return Away(f"{self._name}: {error}{tail}", sent=error.sent)
+            done = error.sent and not repeatable
+            tail = "; the request may have been carried out" if done else ""
+            return Away(f"{self._name}: {error}{tail}", sent=done)
         if isinstance(error, LoginRefused):
             return self._refusal(f"{self._name}: {error}", status=Status.UNAUTHENTICATED)
+        if error.status is Status.NOT_FOUND and _NO_LEASE in (error.message or ""):
+            return Away(f"{self._name}: the lease was over before it could be used", sent=False)
         status = error.status if error.status in _PASSED_ON else None
         return self._refusal(f"{self._name}: {error.message}", status=status)
 
@@ -83,9 +95,11 @@ class Client:
         return await self.call(KvStub, KvStub.txn, request, repeatable=repeatable)
 
     async def grant(self, seconds: int) -> int:
-        """A lease of so many seconds at least."""
+        """A lease of so many seconds at least. One that nobody uses ends with its time: it may be asked for
+        again.
+        """
         request = LeaseGrantRequest(ttl=seconds)
-        return (await self.call(LeaseStub, LeaseStub.lease_grant, request)).id
+        return (await self.call(LeaseStub, LeaseStub.lease_grant, request, repeatable=True)).id
 
     async def revoke(self, leases: Iterable[int]) -> None:
         """Give leases back that no key needs. One that cannot be given back now ends with its time."""

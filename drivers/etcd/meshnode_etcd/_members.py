@@ -28,6 +28,10 @@ Method = Callable[[S, Q], Coroutine[Any, Any, R]]
 """A method of a generated stub."""
 
 _WATCH = "/etcdserverpb.Watch/Watch"
+_PASSING = (Status.UNAVAILABLE, Status.UNKNOWN, Status.CANCELLED, Status.DEADLINE_EXCEEDED)
+"""What a member answers that stops, or has no leader, or has lost the others; `UNKNOWN` is what etcd makes of
+raft's own errors.
+"""
 _NEEDS_LEADER = {"hasleader": "true"}
 """A member that has lost its cluster then ends the watch instead of being silent."""
 
@@ -87,8 +91,8 @@ class Members:
                     sent = True
                     return await method(stub(link.channel, metadata=metadata), request)
             except GRPCError as error:
-                if error.status is Status.UNAVAILABLE:
-                    raise Lost(error.message or "unavailable", sent=sent) from error
+                if error.status in _PASSING:
+                    raise Lost(error.message or error.status.name, sent=sent) from error
                 raise
             except TimeoutError as error:
                 member.renew(link)
@@ -133,7 +137,8 @@ class Members:
                 response = await stream.recv_message()
             if response is not None and not response.compact_revision:
                 # Refused: perhaps only for a token that etcd has forgotten, which it does not say here.
-                await self._login.renew(link.channel, metadata)
+                async with asyncio.timeout(self._request):
+                    await self._login.renew(link.channel, metadata)
                 raise Lost(response.cancel_reason or "the watch was ended", sent=True)
             if response is not None:
                 await deliver(response)
