@@ -187,9 +187,9 @@ async def test_a_server_that_stalls(tmp_path):
 async def test_callers_are_released_when_the_store_closes(tmp_path):
     outcomes = []
 
-    async def caller(store, number):
+    async def caller(operation, request):
         try:
-            await store.set(SetRequest(f"k{number}", b"v"))
+            await operation(request)
         except ComponentUnavailable as error:
             outcomes.append(error)
 
@@ -200,13 +200,15 @@ async def test_callers_are_released_when_the_store_closes(tmp_path):
                     async with driver.open(Options(endpoints=server.address), CONTEXT) as store:
                         server.stall()
                         for number in range(20):
-                            nursery.start_soon(caller, store, number)
+                            nursery.start_soon(caller, store.set, SetRequest(f"k{number}", b"v"))
+                            nursery.start_soon(caller, store.get, GetRequest(f"k{number}"))
                         await trio.testing.wait_all_tasks_blocked(0.05)
                     with pytest.raises(ComponentUnavailable, match="closed"):
                         await store.set(SetRequest("k", b"v"))
         finally:
             server.go_on()
-    assert len(outcomes) == 20
+    assert len(outcomes) == 40
+    assert sum("closed" in str(error) for error in outcomes) >= 20, "a read tried again after the end"
 
 
 async def test_everything_around_it_can_be_cancelled(tmp_path):

@@ -48,6 +48,7 @@ class Link:
         self.channel = Channel(host, port, ssl=tls, config=_KEEPALIVE)
         self._users = 0
         self._retired = False
+        self._closed = False
 
     @contextmanager
     def use(self) -> Iterator[None]:
@@ -66,12 +67,23 @@ class Link:
         self._retired = True
         self._close_if_idle()
 
+    def close(self) -> None:
+        self._closed = True
+        self.channel.close()
+
+    def _refuse_when_closed(self) -> None:
+        """Also after connecting: the channel does not know of a connection that was being made."""
+        if self._closed:
+            self.channel.close()
+            raise Lost("closed", sent=False)
+
     def _close_if_idle(self) -> None:
         if self._retired and not self._users:
-            self.channel.close()
+            self.close()
 
     async def connect(self, longest: float) -> bool:
         """Whether it can be used; not one that has broken and is not yet forgotten. Raises `Lost`."""
+        self._refuse_when_closed()
         try:
             async with asyncio.timeout(longest):
                 protocol = await self.channel.__connect__()
@@ -79,6 +91,7 @@ class Link:
             raise Lost("no connection in time", sent=False) from error
         except TROUBLE as error:
             raise Lost(str(error) or type(error).__name__, sent=False) from error
+        self._refuse_when_closed()
         return not protocol.connection.is_closing()
 
 
@@ -90,6 +103,7 @@ class Member:
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._where = (host, port, tls)
         self._retired: list[Link] = []
+        self._closed = False
         self.link = Link(*self._where)
 
     @asynccontextmanager
@@ -106,11 +120,12 @@ class Member:
 
     def renew(self, link: Link) -> None:
         """New calls get a new connection, if they do not already."""
-        if self.link is link:
+        if self.link is link and not self._closed:
             self.link = Link(*self._where)
             link.retire()
             self._retired = [one for one in (*self._retired, link) if one.busy]
 
     def close(self) -> None:
+        self._closed = True
         for link in (*self._retired, self.link):
-            link.channel.close()
+            link.close()

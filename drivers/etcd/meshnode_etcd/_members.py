@@ -57,7 +57,8 @@ class Members:
             except Lost as lost:
                 self._pass_over(member)
                 # What an earlier attempt may have done stays possible, whatever this one met.
-                trouble = Lost(f"{member.address}: {lost}", sent=lost.sent or bool(trouble and trouble.sent))
+                sent = lost.sent or (trouble is not None and trouble.sent)
+                trouble = Lost(self._at(member, lost), sent=sent)
                 if lost.sent and not repeatable:
                     break
         raise trouble or Lost("closed", sent=False)
@@ -72,6 +73,10 @@ class Members:
     def _pass_over(self, member: Member) -> None:
         if self._members[self._first] is member:
             self._first = (self._first + 1) % len(self._members)
+
+    def _at(self, member: Member, error: Exception) -> str:
+        where = f"{member.address}: " if len(self._members) > 1 else ""
+        return f"{where}{str(error) or type(error).__name__}"
 
     async def _attempt(self, member: Member, stub: type[S], method: Method[S, Q, R], request: Q) -> R:
         sent = False
@@ -114,10 +119,10 @@ class Members:
                     raise
         except Lost as lost:
             self._pass_over(member)
-            raise Lost(f"{member.address}: {lost}", sent=lost.sent) from lost
+            raise Lost(self._at(member, lost), sent=lost.sent) from lost
         except TROUBLE as error:
             self._pass_over(member)
-            raise Lost(f"{member.address}: {str(error) or type(error).__name__}", sent=True) from error
+            raise Lost(self._at(member, error), sent=True) from error
         except GRPCError:
             self._pass_over(member)
             raise
