@@ -26,6 +26,7 @@ test: $(VENV)/.test tools check
 # What a commit must pass before the tests run.
 check: lint types
 	$(BIN)/python -m meshnode.wire._generate --check
+	$(BIN)/python drivers/etcd/generate.py --check
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -44,6 +45,7 @@ tools: $(VENV)/.test
 
 generate: $(VENV)/.test
 	$(BIN)/python -m meshnode.wire._generate
+	$(BIN)/python drivers/etcd/generate.py
 
 # Resolve the newest versions that pyproject.toml allows.
 lock: $(VENV)/.uv

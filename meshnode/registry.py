@@ -51,6 +51,8 @@ EXTRAS: Mapping[str, str] = {
     "configuration.postgresql": "postgresql",
     "configuration.redis": "redis",
     "lock.postgresql": "postgresql",
+    "configuration.etcd": "etcd",
+    "lock.etcd": "etcd",
     "lock.redis": "redis",
     "conversation.anthropic": "conversation",
     "conversation.echo": "conversation",
@@ -74,6 +76,7 @@ EXTRAS: Mapping[str, str] = {
     "state.mysql": "mysql",
     "state.postgres": "postgresql",
     "state.postgresql": "postgresql",
+    "state.etcd": "etcd",
     "state.redis": "redis",
 }
 """Types that are installed with an extra of the meshnode distribution."""

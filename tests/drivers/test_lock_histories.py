@@ -1,8 +1,8 @@
 """Locks under kills: what clients saw must be what a sound lock can have shown them.
 
-lock.redis and lock.postgresql with a server that is killed and started again, lock.sqlite and lock.postgresql
-with clients that are, or that are frozen for a while. Run as a program, this file is such a client: it locks
-and unlocks, and prints each operation before and after.
+lock.redis, lock.postgresql and lock.etcd with servers that are killed and started again, lock.sqlite and
+lock.postgresql with clients that are, or that are frozen for a while. Run as a program, this file is such a
+client: it locks and unlocks, and prints each operation before and after.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import time
 from collections import Counter
 from contextlib import ExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
+import meshnode_etcd.lock
 import meshnode_lock_sqlite
 import meshnode_postgresql.lock
 import meshnode_redis.lock
@@ -23,6 +26,8 @@ import trio
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from support.etcd_servers import etcd_cluster, etcd_server
+from support.install_etcd import find_etcd
 from support.lock_checker import Answer, Operation, violations
 from support.lock_clients import Client
 from support.postgres_servers import find_postgres, postgres_server
@@ -113,6 +118,51 @@ async def test_redis_that_forgets_is_found_out(tmp_path):
                 assert await two.lock("r", "after", 60) is Answer.GRANTED
     assert violations(history, SLACK) == ["before and after both held r"]
     assert history[0].token < history[1].token
+
+
+@pytest.mark.skipif(find_etcd() is None, reason="etcd is not installed")
+@pytest.mark.parametrize("members", [1, 3])
+async def test_etcd_that_is_killed(tmp_path, members):
+    """Its only member, or in a cluster the leader."""
+    history, outages = History(), []
+    stop = trio.Event()
+
+    async def work(name):
+        options = meshnode_etcd.lock.Options(endpoints=addresses, request_timeout=timedelta(seconds=2))
+        async with meshnode_etcd.lock.driver.open(options, CONTEXT) as store:
+            await Client(name, store, history.append).work(stop)
+
+    def kill_and_start():
+        leader = servers[0].post("maintenance/status")["leader"]
+        (victim,) = (one for one in servers if member_id(one) == leader)
+        outages.append((time.monotonic(), 0.0))
+        victim.kill()
+        victim.launch(*again)
+        for one in servers:
+            one.wait()
+        # A new leader begins the time of every lease anew, and adds an election timeout.
+        outages[-1] = outages[-1][0], time.monotonic() + (0.1 if members == 1 else 1.0)
+
+    with etcd_server(tmp_path) if members == 1 else etcd_cluster(tmp_path, members) as running:
+        servers = [running] if members == 1 else running
+        addresses = ",".join(one.address for one in servers)
+        again = [] if members == 1 else [f"--initial-cluster={','.join(one.as_member for one in servers)}"]
+        async with asyncio_loop(True), trio.open_nursery() as nursery:
+            for number in range(CLIENTS):
+                nursery.start_soon(work, f"c{number}")
+            for _ in range(KILLS):
+                await history.more_grants(20)
+                await trio.to_thread.run_sync(kill_and_start)
+            await history.more_grants(20)
+            stop.set()
+    seen = Counter(one.answer for one in history)
+    assert seen[Answer.UNKNOWN], "no kill met an operation"
+    assert seen[Answer.REFUSED]
+    assert violations(history, SLACK, outages) == []
+
+
+def member_id(server):
+    return server.post("maintenance/status")["header"]["member_id"]
 
 
 def test_sqlite_whose_clients_are_killed(tmp_path):

@@ -82,6 +82,7 @@ def go_crypto() -> None:
 def main() -> int:
     from support.install_consul import consul  # imports this module
     from support.install_dnsmasq import dnsmasq
+    from support.install_etcd import etcd
     from support.install_kafka import kafka
     from support.install_kubernetes import kubernetes
     from support.install_mariadb import mariadb
@@ -103,6 +104,7 @@ def main() -> int:
         "dnsmasq": dnsmasq,
         "Kubernetes' API server": kubernetes,
         "MariaDB": mariadb,
+        "etcd": etcd,
         "mosquitto": mosquitto,
         "nats-server": nats,
         "RabbitMQ": rabbitmq,

@@ -5,6 +5,10 @@ after its beginning or not at all. Owners are used for one attempt each, so a re
 
     surely held    from the grant's end to the first try to release it, or its beginning plus its time
     perhaps held   from the attempt's beginning to the release's end, or its own end plus its time
+
+A backend may begin the time of what is held anew after an outage, as etcd does when a leader takes over: what
+was perhaps held when it began is then perhaps held for its whole time after the end. Surely nobody holds
+anything for longer.
 """
 
 from __future__ import annotations
@@ -50,6 +54,7 @@ class _Hold:
 
     lock: Operation
     releases: Sequence[Operation]
+    outages: Sequence[tuple[float, float]] = ()
 
     @property
     def surely(self) -> tuple[float, float]:
@@ -59,24 +64,35 @@ class _Hold:
     @property
     def perhaps(self) -> tuple[float, float]:
         done = (one.ended for one in self.releases if one.answer is Answer.RELEASED)
-        return self.lock.began, min(*done, self.lock.ended + self.lock.seconds, math.inf)
+        over = self.lock.ended + self.lock.seconds
+        for began, ended in self.outages:
+            if self.lock.began < ended and began <= over:
+                over = max(over, ended + self.lock.seconds)
+        return self.lock.began, min(*done, over, math.inf)
 
 
-def violations(history: Iterable[Operation], slack: float = 0.0) -> list[str]:
-    """What is wrong, in words. `slack`: seconds by which the clocks of backend and history may differ."""
+def violations(
+    history: Iterable[Operation], slack: float = 0.0, outages: Sequence[tuple[float, float]] = ()
+) -> list[str]:
+    """What is wrong, in words. `slack`: seconds by which the clocks of backend and history may differ.
+
+    `outages`, in their order: when each began and ended, of a backend that then begins times anew.
+    """
     apart: defaultdict[str, list[Operation]] = defaultdict(list)
     for one in history:
         apart[one.resource].append(one)
-    return [found for operations in apart.values() for found in _of_resource(operations, slack)]
+    return [found for operations in apart.values() for found in _of_resource(operations, slack, outages)]
 
 
-def _of_resource(operations: Sequence[Operation], slack: float) -> Iterator[str]:
+def _of_resource(
+    operations: Sequence[Operation], slack: float, outages: Sequence[tuple[float, float]]
+) -> Iterator[str]:
     releases: defaultdict[str, list[Operation]] = defaultdict(list)
     for one in operations:
         if not one.seconds:
             releases[one.owner].append(one)
     holds = [
-        _Hold(one, releases[one.owner])
+        _Hold(one, releases[one.owner], outages)
         for one in operations
         if one.seconds and one.answer is not Answer.REFUSED
     ]

@@ -87,3 +87,24 @@ def test_slack_forgives_as_much_and_no_more() -> None:
     history = [granted("a", 0, 1, 1), granted("b", 9.99, 9.995, 2)]
     assert violations(history, 0.02) == []
     assert len(violations(history, 0.001)) == 1
+
+
+def test_times_that_an_outage_begins_anew():
+    """Only of what was perhaps held when it began, and surely nobody holds anything for longer."""
+    late = refused("b", 14, 15)
+    for outages, broken in (
+        ([], True),
+        ([(12, 13)], True),
+        ([(9, 13)], False),
+        ([(2, 5)], False),
+        ([(2, 3)], True),
+        ([(2, 3), (12, 12.5)], False),
+        ([(-2, -1)], True),
+    ):
+        assert bool(violations([granted("a", 0, 1, 1), late], outages=outages)) is broken, outages
+    history = [granted("a", 0, 1, 1), unlock("a", 2, 3), late]
+    assert violations(history, outages=[(5, 9)]), "what was released is not held again"
+    history = [granted("a", 0, 1, 1), granted("b", 10, 11, 2)]
+    assert violations(history, outages=[(5, 9)]) == []
+    history = [granted("a", 0, 1, 1), granted("b", 8, 9, 2)]
+    assert violations(history, outages=[(5, 7)]) == ["a and b both held r"]

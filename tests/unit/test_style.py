@@ -39,6 +39,7 @@ def sources() -> list[Path]:
     ):
         parts = path.relative_to(ROOT).parts
         generated = parts[1] == "wire" and parts[2].removesuffix(".py") in GENERATED
+        generated |= parts[:4] == ("drivers", "etcd", "meshnode_etcd", "wire")
         if not generated and not {"quickstarts", "skeletons"} & set(parts):
             found.append(path)
     return found

@@ -34,12 +34,28 @@ Changes = Mapping[str, ConfigurationItem | None]
 @final
 @frozen
 class Setup:
-    """A store under test. `put` (key, value, version) and `remove` change it from outside."""
+    """A store under test. `put` (key, value, version) and `remove` change it from outside.
+
+    `own_versions`: the backend makes versions itself, and perhaps metadata; then only values are compared,
+    and that versions are there.
+    """
 
     open: Callable[[], AbstractAsyncContextManager[ConfigurationStore]]
     put: Callable[[str, str, str], Awaitable[None]]
     remove: Callable[[str], Awaitable[None]]
     patience: float = 20
+    own_versions: bool = False
+
+    def item(self, value: str, version: str = "") -> ConfigurationItem:
+        """What a key must be that was put in this way, as `seen` shows it."""
+        return ConfigurationItem(value, "" if self.own_versions else version)
+
+    def seen(self, item: ConfigurationItem | None) -> ConfigurationItem | None:
+        """An item that the store gave, to be compared."""
+        if item is None or not self.own_versions:
+            return item
+        expect(bool(item.version), f"an item without a version: {item}")
+        return ConfigurationItem(item.value)
 
 
 @final
@@ -62,8 +78,8 @@ class ConfigurationCheck:
 class _Watch:
     """What a watch has told, one change after another."""
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
         self._bell = trio.Event()
         self.told: list[tuple[str, ConfigurationItem | None]] = []
         self.stop = trio.Event()
@@ -71,7 +87,7 @@ class _Watch:
 
     async def notify(self, changes: Changes) -> None:
         expect(bool(changes), "an empty notification")
-        self.told.extend(changes.items())
+        self.told.extend((key, self._setup.seen(item)) for key, item in changes.items())
         self._bell.set()
         self._bell = trio.Event()
 
@@ -81,14 +97,14 @@ class _Watch:
 
     async def has(self, key: str, item: ConfigurationItem | None) -> None:
         """Waits until this was the last that was told of the key."""
-        with within(self._patience, f"the change of {key} was not told"):
+        with within(self._setup.patience, f"the change of {key} was not told"):
             while [one for name, one in self.told if name == key][-1:] != [item]:
                 await self._bell.wait()
 
 
 @asynccontextmanager
 async def _watching(setup: Setup, store: ConfigurationStore, *keys: str) -> AsyncIterator[_Watch]:
-    watch = _Watch(setup.patience)
+    watch = _Watch(setup)
     async with trio.open_nursery() as nursery:
         with within(setup.patience, "the watch did not begin"):
             await nursery.start(partial(watch.run, store, *keys))
@@ -106,10 +122,11 @@ async def items_are_read(setup: Setup) -> None:
         expect(isinstance(store, ConfigurationStore), "the object lacks a method of ConfigurationStore")
         await setup.put(first, "one", "v1")
         await setup.put(second, "zwei: ü", "")
-        wanted = {first: ConfigurationItem("one", "v1"), second: ConfigurationItem("zwei: ü")}
-        found = await store.get([first, second, missing], {})
-        expect(dict(found) == wanted, f"expected {wanted}, found {found}")
-        everything = await store.get([], {})
+        wanted = {first: setup.item("one", "v1"), second: setup.item("zwei: ü")}
+        some = await store.get([first, second, missing], {})
+        found = {key: setup.seen(item) for key, item in some.items()}
+        expect(found == wanted, f"expected {wanted}, found {found}")
+        everything = {key: setup.seen(item) for key, item in (await store.get([], {})).items()}
         expect(wanted.items() <= everything.items(), "not all keys were read")
         await store.ping()
 
@@ -122,11 +139,11 @@ async def changes_are_told_in_order(setup: Setup) -> None:
             for number in range(5):
                 await setup.put(other, str(number), "")
                 await setup.put(key, f"value {number}", str(number))
-                await watch.has(key, ConfigurationItem(f"value {number}", str(number)))
+                await watch.has(key, setup.item(f"value {number}", str(number)))
             await setup.remove(key)
             await watch.has(key, None)
             await setup.put(key, "again", "1")
-            await watch.has(key, ConfigurationItem("again", "1"))
+            await watch.has(key, setup.item("again", "1"))
             wanted = [f"value {number}" for number in range(5)] + ["", "again"]
             told = [item.value if item is not None else "" for _, item in watch.told]
             expect(told == wanted, f"expected {wanted}, told was {told}")
@@ -137,7 +154,7 @@ async def all_keys_are_watched_where_none_is_named(setup: Setup) -> None:
     async with setup.open() as store, _watching(setup, store) as watch:
         for key in (_name("c"), _name("d")):
             await setup.put(key, "x", "9")
-            await watch.has(key, ConfigurationItem("x", "9"))
+            await watch.has(key, setup.item("x", "9"))
 
 
 async def a_slow_reader_gets_the_last_value(setup: Setup) -> None:
@@ -145,8 +162,8 @@ async def a_slow_reader_gets_the_last_value(setup: Setup) -> None:
     told: list[ConfigurationItem | None] = []
 
     async def notify(changes: Changes) -> None:
-        told.extend(changes.values())
-        if told[-1] == ConfigurationItem("49", ""):
+        told.extend(map(setup.seen, changes.values()))
+        if told[-1] == setup.item("49"):
             seen.set()
         await gate.wait()
 
@@ -174,10 +191,10 @@ async def watches_are_independent(setup: Setup) -> None:
     async with setup.open() as store, _watching(setup, store, key) as one:
         async with _watching(setup, store, key) as two:
             await setup.put(key, "both", "")
-            await one.has(key, ConfigurationItem("both"))
-            await two.has(key, ConfigurationItem("both"))
+            await one.has(key, setup.item("both"))
+            await two.has(key, setup.item("both"))
         await setup.put(key, "one", "")
-        await one.has(key, ConfigurationItem("one"))
+        await one.has(key, setup.item("one"))
 
 
 CHECKS = tuple(
