@@ -101,10 +101,12 @@ def make_plan(options: NodeOptions, resources: Resources, registry: Registry, ar
     )
 
 
-def mistakes(options: NodeOptions, resources: Resources, around: Surroundings) -> Sequence[Problem]:
+def mistakes(
+    options: NodeOptions, resources: Resources, around: Surroundings, registry: Registry
+) -> Sequence[Problem]:
     """What else is wrong where some resources could not be read. Policies may refer to what is in those."""
     try:
-        make_plan(options, evolve(resources, resiliencies=()), Registry.discover(), around)
+        make_plan(options, evolve(resources, resiliencies=()), registry, around)
     except ConfigError as error:
         return error.problems
     return ()

@@ -73,6 +73,9 @@ EXTRAS: Mapping[str, str] = {
 }
 """Types that are installed with an extra of the meshnode distribution."""
 
+PLUGGABLE = frozenset({"state", "pubsub", "bindings", "secretstores"})
+"""Kinds that another process may serve on a socket."""
+
 _log = logging.getLogger("meshnode.registry")
 
 
@@ -104,18 +107,25 @@ class Entry:
 class Registry:
     """The drivers of one node. Importing happens in `driver`, once per driver."""
 
-    def __init__(self, entries: Iterable[Entry] = (), drivers: Iterable[Driver[Any]] = ()) -> None:
+    def __init__(
+        self, entries: Iterable[Entry] = (), drivers: Iterable[Driver[Any]] = (), sockets: str = ""
+    ) -> None:
         self._entries = tuple(entries)
         self._given = tuple(drivers)
+        self._sockets = sockets
         self._loaded: dict[Entry, Driver[Any]] = {}
 
     @classmethod
-    def discover(cls, drivers: Iterable[Driver[Any]] = ()) -> Registry:
-        """Everything installed; `drivers` are added and win, which is how tests bring their own."""
+    def discover(cls, drivers: Iterable[Driver[Any]] = (), sockets: str = "") -> Registry:
+        """Everything installed; `drivers` are added and win, which is how tests bring their own.
+
+        `sockets` is the folder where pluggable components were looked for, for those who look in vain.
+        """
         installed = entry_points()
         groups = (group for group in installed.groups if group.startswith(GROUP))
         found = {point for group in groups for point in installed.select(group=group)}
-        return cls(sorted(map(_entry, found), key=lambda one: (one.type, one.version or "")), drivers)
+        entries = sorted(map(_entry, found), key=lambda one: (one.type, one.version or ""))
+        return cls(entries, drivers, sockets)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -193,6 +203,8 @@ class Registry:
             )
         kind = _kind(name)
         message = f'unknown component type "{name}"'
+        if self._sockets and kind in PLUGGABLE:
+            message += f", and no socket in {self._sockets} serves it"
         known = {*self.types(), *EXTRAS}
         best = nearest(name, known)
         if best is not None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import trio
 from attrs import evolve
 
 from meshnode.config import Resources, load_resources
 from meshnode.config.nodeoptions import NodeOptions
 from meshnode.errors import ConfigError, Problem
 from meshnode.planning import mistakes
+from meshnode.sockets import discover_registry
 from meshnode.surroundings import Surroundings
 
 __all__ = ["problems_of"]
@@ -34,7 +36,8 @@ def problems_of(paths: Sequence[Path], env: Mapping[str, str], *, lenient: bool)
     )
     anywhere = {name: value for name, value in env.items() if name != "NAMESPACE"}
     options = NodeOptions(app_id="check", lenient=lenient, env=anywhere, state_dir=Path.cwd())
-    problems += mistakes(options, resources, Surroundings())
+    registry = trio.run(discover_registry, env)
+    problems += mistakes(options, resources, Surroundings(), registry)
     everything = (
         resources.components,
         resources.configurations,

@@ -191,6 +191,11 @@ class Channel:
                 self._wanted.set()
             await self._changed.park()
 
+    async def wait_not_ready(self) -> None:
+        """Until the channel is not READY: the connection is lost, or its server takes no new calls on it."""
+        while self._state is ChannelState.READY:
+            await self._changed.park()
+
     def _become(self, state: ChannelState) -> None:
         self._state = state
         self._changed.unpark_all()

@@ -20,6 +20,7 @@ TOOLS = ROOT / ".tools"
 H2SPEC = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
 NPM = ROOT / "tests" / "node" / "npm_client"
 GO = ROOT / "tests" / "node" / "go_client"
+GO_COMPONENT = ROOT / "tests" / "node" / "go_component"
 
 
 class Unavailable(Exception):
@@ -73,6 +74,11 @@ def go_client() -> None:
     run(["go", "build", "-o", str(TOOLS / "bin" / "go-sdk-client"), "."], cwd=GO)
 
 
+def go_component() -> None:
+    need("go")
+    run(["go", "build", "-o", str(TOOLS / "bin" / "go-component"), "."], cwd=GO_COMPONENT)
+
+
 def main() -> int:
     from support.install_consul import consul  # imports this module
     from support.install_dnsmasq import dnsmasq
@@ -91,6 +97,7 @@ def main() -> int:
         "h2spec": h2spec,
         "@dapr/dapr for Node.js": npm_client,
         "Dapr's Go SDK": go_client,
+        "Dapr's components SDK for Go": go_component,
         "Apache Kafka": kafka,
         "Consul": consul,
         "dnsmasq": dnsmasq,

@@ -1,0 +1,52 @@
+"""Pluggable components: processes that serve one on a socket, and its drivers as a node finds them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.processes import Process, process, wait_until
+
+from meshnode.interfaces import Driver
+from meshnode.registry import Registry, load_options
+from meshnode.sockets import discover_registry
+
+__all__ = ["driver_at", "go_component", "options_of", "registry_at", "socket_folder"]
+
+
+@contextmanager
+def socket_folder() -> Iterator[Path]:
+    """Short, as a Unix socket's path has to be."""
+    with tempfile.TemporaryDirectory(prefix="mn-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def go_component(folder: Path) -> Iterator[Process]:
+    """`gomem.sock` and `gosecrets.sock`, served by Dapr's own SDK."""
+    if shutil.which("go-component") is None:
+        pytest.skip("go-component is not built (make tools)")
+    names = ("gomem.sock", "gosecrets.sock")
+    for name in names:
+        (folder / name).unlink(missing_ok=True)  # of a process that was killed
+    with process(["go-component"], env={"DAPR_COMPONENT_SOCKETS_FOLDER": str(folder)}) as running:
+        wait_until(lambda: all((folder / name).is_socket() for name in names))
+        yield running
+
+
+async def registry_at(folder: Path) -> Registry:
+    return await discover_registry({"DAPR_COMPONENTS_SOCKETS_FOLDER": str(folder)})
+
+
+async def driver_at(folder: Path, name: str) -> Driver[Any]:
+    """The driver of that type, from the sockets in the folder."""
+    return (await registry_at(folder)).driver(name)
+
+
+def options_of(driver: Driver[Any], metadata: Mapping[str, str]) -> Any:
+    return load_options(driver.metadata, metadata)
