@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from meshnode.interfaces import Driver
 from meshnode.registry import Registry, load_options
 from meshnode.sockets import discover_registry
 
-__all__ = ["driver_at", "go_component", "options_of", "registry_at", "socket_folder"]
+__all__ = ["driver_at", "go_component", "options_of", "python_component", "registry_at", "socket_folder"]
 
 
 @contextmanager
@@ -36,6 +37,15 @@ def go_component(folder: Path) -> Iterator[Process]:
         (folder / name).unlink(missing_ok=True)  # of a process that was killed
     with process(["go-component"], env={"DAPR_COMPONENT_SOCKETS_FOLDER": str(folder)}) as running:
         wait_until(lambda: all((folder / name).is_socket() for name in names))
+        yield running
+
+
+@contextmanager
+def python_component(folder: Path, name: str, *drivers: str) -> Iterator[Process]:
+    """These drivers (`module:attribute`), served by `meshnode.pluggable` in a process of its own."""
+    script = Path(__file__).with_name("serve_component.py")
+    with process([sys.executable, str(script), str(folder), name, *drivers]) as running:
+        running.wait_for("serving ")
         yield running
 
 

@@ -102,14 +102,21 @@ class PluggableStore:
         await _call(self.connection.stub(components.TransactionalStateStoreStub).transact, message)
 
     async def query(self, request: QueryRequest) -> QueryResult:
-        reply = await _call(self.connection.stub(components.QueriableStateStoreStub).query, _query(request))
-        # The component knows nothing of prefixes: what is not the caller's must not leave the node.
-        mine = [item for item in reply.items if item.key.startswith(request.key_prefix)]
-        for item in mine:
-            if item.error:
-                raise StateError(f"key {item.key}: {item.error}")
-        items = [QueryItem(item.key, item.data, _etag(item.etag)) for item in mine]
-        return QueryResult(items, reply.token, reply.metadata)
+        """The component knows nothing of prefixes, and what is not the caller's must not leave the node: a
+        page is made of as many of the component's as it takes.
+        """
+        found: list[QueryItem] = []
+        token, metadata = request.token, {}
+        while True:
+            before, missing = token, request.limit - len(found)
+            reply = await _call(
+                self.connection.stub(components.QueriableStateStoreStub).query,
+                _query(request, missing if request.limit else 0, token),
+            )
+            found += [_query_item(one) for one in reply.items if one.key.startswith(request.key_prefix)]
+            token, metadata = reply.token, reply.metadata
+            if not request.limit or len(found) >= request.limit or token in ("", before):
+                return QueryResult(found, token, metadata)
 
     async def ping(self) -> None:
         with translated(ComponentUnavailable):
@@ -229,7 +236,7 @@ def _operation(request: StateOperation) -> components.TransactionalStateOperatio
     return components.TransactionalStateOperation(delete=_delete(request))
 
 
-def _query(request: QueryRequest) -> components.QueryRequest:
+def _query(request: QueryRequest, limit: int, token: str) -> components.QueryRequest:
     """The operands as JSON texts in messages without a type, as Dapr sends them."""
     operands = (request.filter or {}).items()
     order = components.SortingOrder
@@ -239,7 +246,7 @@ def _query(request: QueryRequest) -> components.QueryRequest:
             components.Sorting(key=one.key, order=order.DESC if one.descending else order.ASC)
             for one in request.sort
         ],
-        pagination=components.Pagination(limit=request.limit, token=request.token),
+        pagination=components.Pagination(limit=limit, token=token),
     )
     return components.QueryRequest(query=query, metadata=dict(request.metadata))
 
@@ -256,3 +263,9 @@ def _bulk_item(key: str, item: components.BulkStateItem | None) -> BulkGetResult
     if item.error:
         return BulkGetResult(key, error=StateError(item.error))
     return BulkGetResult(key, _found(item))
+
+
+def _query_item(item: components.QueryItem) -> QueryItem:
+    if item.error:
+        raise StateError(f"key {item.key}: {item.error}")
+    return QueryItem(item.key, item.data, _etag(item.etag))
