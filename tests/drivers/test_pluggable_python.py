@@ -5,12 +5,11 @@ through the socket.
 from __future__ import annotations
 
 import json
-from contextlib import asynccontextmanager
 
 import pytest
-from support.components import driver_at, options_of, python_component, socket_folder
+from support.components import open_component, python_component, socket_folder
 
-from meshnode.interfaces import BindingRequest, DriverContext, PubSubFeature
+from meshnode.interfaces import BindingRequest, PubSubFeature
 from meshnode.testing.conformance import bindings, pubsub, secretstores, state
 
 SECRETS = {"database": {"database": "ann"}, "token": {"token": "opensesame"}}
@@ -32,35 +31,28 @@ def folder():
         yield path
 
 
-@asynccontextmanager
-async def opened(folder, type_, component="c", **metadata):
-    driver = await driver_at(folder, type_)
-    async with driver.open(options_of(driver, metadata), DriverContext(component, "app")) as instance:
-        yield instance
-
-
 @pytest.mark.parametrize("check", state.CHECKS, ids=str)
 async def test_state_conformance(check, folder):
-    assert await check.run(lambda: opened(folder, "state.py"))
+    assert await check.run(lambda: open_component(folder, "state.py"))
 
 
 @pytest.mark.parametrize("check", pubsub.checks_for(BROKER), ids=str)
 async def test_pubsub_conformance(check, folder):
     def open_group(group):
-        return opened(folder, "pubsub.py", group, consumerID=group, redeliverInterval="20ms")
+        return open_component(folder, "pubsub.py", group, consumerID=group, redeliverInterval="20ms")
 
     assert await check.run(pubsub.Setup(open_group, BROKER))
 
 
 @pytest.mark.parametrize("check", bindings.INPUT_CHECKS, ids=str)
 async def test_input_conformance(check, folder):
-    async with opened(folder, "bindings.py", "source", direction="output") as source:
+    async with open_component(folder, "bindings.py", "source", direction="output") as source:
 
         async def fire(data):
             await source.invoke(BindingRequest("create", data))
 
         def open_binding():
-            return opened(folder, "bindings.py")
+            return open_component(folder, "bindings.py")
 
         assert await check.run(bindings.InputSetup(open_binding, fire))
 
@@ -68,7 +60,7 @@ async def test_input_conformance(check, folder):
 @pytest.mark.parametrize("check", bindings.OUTPUT_CHECKS, ids=str)
 async def test_output_conformance(check, folder):
     example = BindingRequest("echo", b"hello", {"a": "b"})
-    assert await check.run(bindings.OutputSetup(lambda: opened(folder, "bindings.py"), example))
+    assert await check.run(bindings.OutputSetup(lambda: open_component(folder, "bindings.py"), example))
 
 
 @pytest.mark.parametrize("check", secretstores.CHECKS, ids=str)
@@ -77,6 +69,6 @@ async def test_secrets_conformance(check, folder, tmp_path):
     file.write_text(json.dumps({name: next(iter(values.values())) for name, values in SECRETS.items()}))
 
     def open_store():
-        return opened(folder, "secretstores.py", str(tmp_path), secretsFile=str(file))
+        return open_component(folder, "secretstores.py", str(tmp_path), secretsFile=str(file))
 
     assert await check.run(secretstores.Setup(open_store, SECRETS))

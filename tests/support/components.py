@@ -5,19 +5,32 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+import trio
 from support.processes import Process, process, wait_until
 
-from meshnode.interfaces import Driver
+from meshnode.errors import ComponentUnavailable
+from meshnode.interfaces import Driver, DriverContext
 from meshnode.registry import Registry, load_options
 from meshnode.sockets import discover_registry
 
-__all__ = ["driver_at", "go_component", "options_of", "python_component", "registry_at", "socket_folder"]
+__all__ = [
+    "driver_at",
+    "go_component",
+    "open_component",
+    "options_of",
+    "python_component",
+    "registry_at",
+    "socket_folder",
+    "until_back",
+]
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -60,3 +73,23 @@ async def driver_at(folder: Path, name: str) -> Driver[Any]:
 
 def options_of(driver: Driver[Any], metadata: Mapping[str, str]) -> Any:
     return load_options(driver.metadata, metadata)
+
+
+@asynccontextmanager
+async def open_component(
+    folder: Path, type_: str, component: str = "c", **metadata: str
+) -> AsyncIterator[Any]:
+    """A component of that type, opened as a node does it."""
+    driver = await driver_at(folder, type_)
+    async with driver.open(options_of(driver, metadata), DriverContext(component, "app")) as instance:
+        yield instance
+
+
+async def until_back(call: Callable[[], Awaitable[T]]) -> T:
+    """What the call answers once its component is there again."""
+    with trio.fail_after(30):
+        while True:
+            try:
+                return await call()
+            except ComponentUnavailable:
+                await trio.sleep(0.02)

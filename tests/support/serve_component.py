@@ -18,9 +18,7 @@ from meshnode.pluggable import serve
 
 
 async def main(folder: str, name: str, *places: str) -> None:
-    drivers = [
-        getattr(importlib.import_module(module), attribute) for module, attribute in map(split, places)
-    ]
+    drivers = [driver_of(place) for place in places]
     stop = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:

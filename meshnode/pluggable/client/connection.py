@@ -89,8 +89,7 @@ class Connection:
         await self._hold(initialise, task_status.started)
         failures = 0
         while True:
-            if failures:
-                await trio.sleep(_BACKOFF.delay(failures, self._rng))
+            await trio.sleep(_BACKOFF.delay(max(1, failures), self._rng))
             try:
                 await self._hold(initialise, self._back)
                 failures = 0
