@@ -18,7 +18,7 @@ from meshnode_state_in_memory import driver as memory
 from support.components import go_component, open_component, registry_at, socket_folder
 
 import meshnode.wire.descriptors as descriptors
-from meshnode.errors import ComponentError, EtagMismatch, StateError, Status
+from meshnode.errors import ComponentError, ComponentUnavailable, EtagMismatch, StateError, Status
 from meshnode.interfaces import (
     Driver,
     GetRequest,
@@ -130,6 +130,75 @@ async def test_stop_finishes_what_is_under_way(folder):
             await ended.wait()
         assert life.closed == 1
         assert not (folder / "py.sock").exists()
+
+
+@frozen
+class Slow:
+    """A secret store whose one secret takes as long as the test likes."""
+
+    asked: trio.Event
+    gate: trio.Event
+    features: frozenset[Any] = frozenset()
+
+    async def get(self, name, metadata):
+        self.asked.set()
+        await self.gate.wait()
+        return {name: "value"}
+
+    async def bulk_get(self, metadata):
+        return {}
+
+
+async def test_a_call_under_way_is_answered_though_the_process_stops(folder):
+    slow = Slow(trio.Event(), trio.Event())
+
+    @asynccontextmanager
+    async def open_slow(options, context):
+        yield slow
+
+    found = []
+
+    async def ask():
+        found.append(await store.get("name", {}))
+
+    async with (
+        serving(folder, Driver(type="secretstores.slow", metadata=Options, open=open_slow)) as (stop, ended),
+        open_component(folder, "secretstores.py") as store,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(ask)
+        await slow.asked.wait()
+        stop.set()
+        with trio.fail_after(20):
+            while True:
+                try:
+                    await store.bulk_get({})
+                except ComponentUnavailable:
+                    break
+                await trio.lowlevel.checkpoint()
+        slow.gate.set()
+        with trio.fail_after(20):
+            await ended.wait()
+    assert found == [{"name": "value"}]
+
+
+async def test_a_subscription_ends_when_the_process_stops(folder):
+    async with (
+        serving(folder, Broker().driver) as (stop, ended),
+        open_component(folder, "pubsub.py") as broker,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def subscribe(*, task_status):
+            with pytest.raises(ComponentUnavailable, match="going away"):
+                await broker.subscribe(
+                    SubscribeRequest("t"), lambda _: None, trio.Event(), task_status=task_status
+                )
+
+        await nursery.start(subscribe)
+        stop.set()
+        with trio.fail_after(20):
+            await ended.wait()
 
 
 async def test_cancelled_everything_ends_at_once(folder):

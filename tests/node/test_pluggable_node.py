@@ -155,3 +155,51 @@ def test_check_knows_what_is_served(folder: Path, tmp_path: Path) -> None:
         ended = meshnode("components", "check", str(file), home=tmp_path, folder=folder)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "4 resources, nothing wrong" in ended.stderr
+
+
+SERVED = """
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: statestore}
+spec:
+  type: state.shared
+  version: v1
+  metadata: [{name: connectionString, value: "%s"}]
+"""
+
+
+@SDK_DEPRECATES
+def test_an_installed_driver_served_to_a_node(folder: Path, client: Any, tmp_path: Path) -> None:
+    args = ("components", "serve", "state.sqlite", "--name", "shared")
+    command = [sys.executable, "-m", "meshnode", *args]
+    env = {**surroundings_of(tmp_path), **variables(folder)}
+    with process(command, env=env) as served:
+        served.wait_for("serving state.sqlite")
+        resources = SERVED % (tmp_path / "shared.db")
+        with node("app", tmp_path, resources=resources, env=variables(folder)) as running:
+            with client(address=running.address) as sdk:
+                sdk.save_state("statestore", "k", "value")
+                assert sdk.get_state("statestore", "k").data == b"value"
+            assert served.end(signal.SIGTERM) == 0
+            running.process.wait_for("is lost")
+            with process(command, env=env) as again:
+                again.wait_for("serving state.sqlite")
+                running.process.wait_for("is back")
+                with client(address=running.address) as sdk:
+                    assert sdk.get_state("statestore", "k").data == b"value"
+
+
+@pytest.mark.parametrize(
+    ("types", "code", "words"),
+    [
+        (("state.sqlit",), 2, "did you mean"),
+        (("lock.sqlite",), 2, "cannot be served"),
+        (("state.sqlite", "state.in-memory"), 2, "cannot share a socket"),
+    ],
+)
+def test_what_cannot_be_served(
+    folder: Path, tmp_path: Path, types: tuple[str, ...], code: int, words: str
+) -> None:
+    ended = meshnode("components", "serve", *types, home=tmp_path, folder=folder)
+    assert ended.returncode == code
+    assert words in ended.stderr

@@ -130,6 +130,14 @@ def test_types_that_are_not_there(
     assert remedy in problem.remedy
 
 
+def test_kinds_that_may_be_pluggable_name_the_folder_of_sockets() -> None:
+    registry = Registry([], [make("state.test")], "/sockets")
+    assert complaint(registry, "state.tset").message == (
+        'unknown component type "state.tset", and no socket in /sockets serves it'
+    )
+    assert complaint(registry, "lock.tset").message == 'unknown component type "lock.tset"'
+
+
 def test_problems_stand_where_the_type_was_written(registry: Registry) -> None:
     head = "apiVersion: dapr.io/v1alpha1\nkind: %s\nmetadata: {name: x}\nspec:\n"
     text = head % "Component" + "  version: v9\n  type: state.%s\n"

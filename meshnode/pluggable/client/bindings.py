@@ -35,7 +35,7 @@ from meshnode.pluggable.client.errors import error_of, translated
 from meshnode.pluggable.client.initialising import Properties, initialise
 from meshnode.pluggable.client.pulling import DEFAULT_LIMIT, Pull, opened
 from meshnode.pluggable.names import BINDING_IN, BINDING_OUT
-from meshnode.transport import Cardinality, GRPCError, Status
+from meshnode.transport import GRPCError, Status
 from meshnode.wire.dapr.proto.components import v1 as components
 
 __all__ = ["PluggableBinding", "PluggableInput", "PluggableOutput", "open_binding"]
@@ -81,10 +81,8 @@ class PluggableInput:
         self._attentive = False
 
     async def read(self, receive: Receive, stop: trio.Event, *, task_status: trio.TaskStatus[None]) -> None:
-        session = self.connection.session
         types = (components.ReadRequest, components.ReadResponse)
-        call = session.channel.request(_READ, Cardinality.STREAM_STREAM, *types, metadata=session.metadata)
-        async with opened(call, BindingError) as pull:
+        async with opened(self.connection.session, _READ, *types, BindingError) as pull:
             await pull.begin(None, self._attentive, self._ping)
             async with open_deliveries(limit=DEFAULT_LIMIT, stop=stop) as deliveries:
                 task_status.started()

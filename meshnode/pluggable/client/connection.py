@@ -8,8 +8,8 @@ see it. While there is none they fail with `ComponentUnavailable` at once.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar, final
 
@@ -27,6 +27,7 @@ LIMITS: Final = Limits(message_size=(1 << 32) - 1)
 
 _BACKOFF: Final = Backoff(initial=0.1, maximum=2.0, connect=5.0)
 _KEEPALIVE: Final = KeepAlive(interval=300.0)
+_GRACE_SECONDS: Final = 5.0
 
 S = TypeVar("S")
 Initialise = Callable[["Session"], Awaitable[None]]
@@ -54,6 +55,25 @@ class Session:
     def __init__(self, channel: Channel, component: str) -> None:
         self.channel = channel
         self.metadata = {INSTANCE: component.encode("ascii", "backslashreplace").decode()}
+        self._streams: set[trio.CancelScope] = set()
+        self._component = component
+
+    @contextmanager
+    def lasting(self) -> Iterator[None]:
+        """Around a stream: cancelled, and `ComponentUnavailable`, when the process takes no new calls."""
+        with trio.CancelScope() as scope:
+            self._streams.add(scope)
+            try:
+                yield
+            finally:
+                self._streams.discard(scope)
+        if scope.cancelled_caught:
+            message = f"the process of component {self._component} is going away"
+            raise ComponentUnavailable(message, status=Status.UNAVAILABLE)
+
+    def retire(self) -> None:
+        for scope in self._streams:
+            scope.cancel()
 
     def stub(self, cls: Callable[..., S]) -> S:
         return cls(self.channel, metadata=self.metadata)
@@ -110,6 +130,9 @@ class Connection:
                 await channel.wait_not_ready()
             finally:
                 self._session = None
+                session.retire()
+            with trio.move_on_after(_GRACE_SECONDS):
+                await channel.wait_unconnected()  # a process that ends in peace answers what it was asked
         self._log.warning(
             "component %s: the connection to its process at %s is lost", self._component, self._path
         )

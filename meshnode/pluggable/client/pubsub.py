@@ -28,7 +28,6 @@ from meshnode.pluggable.client.errors import translated
 from meshnode.pluggable.client.initialising import Properties, initialise
 from meshnode.pluggable.client.pulling import DEFAULT_LIMIT, Pull, opened
 from meshnode.pluggable.names import GATHERED, MAX_IN_FLIGHT, PUBSUB, TTL
-from meshnode.transport import Cardinality
 from meshnode.wire.dapr.proto.components import v1 as components
 
 __all__ = ["PluggableBroker", "open_broker"]
@@ -117,12 +116,10 @@ class PluggableBroker:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        session = self.connection.session
         types = (components.PullMessagesRequest, components.PullMessagesResponse)
-        call = session.channel.request(_PULL, Cardinality.STREAM_STREAM, *types, metadata=session.metadata)
         limit = request.max_in_flight or DEFAULT_LIMIT
         positions = count(1)
-        async with opened(call, PubSubError) as pull:
+        async with opened(self.connection.session, _PULL, *types, PubSubError) as pull:
             first = components.PullMessagesRequest(topic=_topic(request))
             await pull.begin(first, self._attentive, self.ping)
             async with open_deliveries(limit=limit, stop=stop) as deliveries:

@@ -16,8 +16,9 @@ import trio
 
 from meshnode.errors import ComponentError, ComponentUnavailable, Status
 from meshnode.interfaces import Deliveries
+from meshnode.pluggable.client.connection import Session
 from meshnode.pluggable.client.errors import error_of
-from meshnode.transport import GRPCError, ProtocolError
+from meshnode.transport import Cardinality, GRPCError, ProtocolError
 
 __all__ = ["DEFAULT_LIMIT", "Pull", "opened"]
 
@@ -83,13 +84,19 @@ class Pull:
 
 
 @asynccontextmanager
-async def opened(call: Any, kind: type[ComponentError]) -> AsyncIterator[Pull]:
-    async with call as stream:
-        try:
-            yield Pull(stream, kind)
-        finally:
-            with trio.CancelScope(shield=True):
-                await _say_farewell(stream)
+async def opened(
+    session: Session, path: str, request_type: type[Any], reply_type: type[Any], kind: type[ComponentError]
+) -> AsyncIterator[Pull]:
+    call: Any = session.channel.request(
+        path, Cardinality.STREAM_STREAM, request_type, reply_type, metadata=session.metadata
+    )
+    with session.lasting():
+        async with call as stream:
+            try:
+                yield Pull(stream, kind)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await _say_farewell(stream)
 
 
 async def _say_farewell(stream: Any) -> None:

@@ -93,12 +93,24 @@ func (b *broker) Subscribe(ctx context.Context, request pubsub.SubscribeRequest,
 	return nil
 }
 
-// What the output binding is given is what the input binding has to tell.
-var loop = make(chan []byte, 10000)
+// What an output binding is given is what the input bindings of the same loop have to tell.
+var (
+	loopsMu sync.Mutex
+	loops   = map[string]chan []byte{}
+)
+
+func (l *life) loop() chan []byte {
+	loopsMu.Lock()
+	defer loopsMu.Unlock()
+	name := l.properties["loop"]
+	if loops[name] == nil {
+		loops[name] = make(chan []byte, 10000)
+	}
+	return loops[name]
+}
 
 type input struct {
 	life
-	events chan []byte
 }
 
 func (i *input) Init(_ context.Context, metadata bindings.Metadata) error {
@@ -113,14 +125,15 @@ func (i *input) Read(ctx context.Context, handler bindings.Handler) error {
 	if err := i.check(); err != nil {
 		return err
 	}
+	events := i.loop()
 	go func() {
 		for {
 			select {
 			case <-ctx.Done():
 				return
-			case data := <-i.events:
+			case data := <-events:
 				if ctx.Err() != nil {
-					i.events <- data
+					events <- data
 					return
 				}
 				go func() {
@@ -129,7 +142,7 @@ func (i *input) Read(ctx context.Context, handler bindings.Handler) error {
 						if ctx.Err() == nil {
 							time.Sleep(again)
 						}
-						i.events <- data
+						events <- data
 					}
 				}()
 			}
@@ -140,7 +153,6 @@ func (i *input) Read(ctx context.Context, handler bindings.Handler) error {
 
 type output struct {
 	life
-	events chan []byte
 }
 
 func (o *output) Init(_ context.Context, metadata bindings.Metadata) error {
@@ -161,7 +173,7 @@ func (o *output) Invoke(_ context.Context, request *bindings.InvokeRequest) (*bi
 	}
 	switch request.Operation {
 	case bindings.CreateOperation:
-		o.events <- request.Data
+		o.loop() <- request.Data
 		return nil, nil
 	case "echo":
 		return &bindings.InvokeResponse{Data: request.Data, Metadata: request.Metadata}, nil

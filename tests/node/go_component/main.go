@@ -24,8 +24,8 @@ func main() {
 	dapr.Register("gomem",
 		dapr.WithStateStore(func() state.Store { return newStore() }),
 		dapr.WithPubSub(func() pubsub.PubSub { return newBroker() }),
-		dapr.WithInputBinding(func() bindings.InputBinding { return &input{events: loop} }),
-		dapr.WithOutputBinding(func() bindings.OutputBinding { return &output{events: loop} }))
+		dapr.WithInputBinding(func() bindings.InputBinding { return &input{} }),
+		dapr.WithOutputBinding(func() bindings.OutputBinding { return &output{} }))
 	go serveSecrets(os.Getenv("DAPR_COMPONENT_SOCKETS_FOLDER") + "/gosecrets.sock")
 	dapr.MustRun()
 }
