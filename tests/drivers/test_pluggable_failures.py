@@ -13,11 +13,13 @@ import threading
 from concurrent import futures
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import grpc
 import pytest
 import trio
 from support.components import go_component, open_component, registry_at, socket_folder, until_back
+from support.processes import wait_until
 
 from meshnode.errors import (
     BulkStateError,
@@ -109,10 +111,21 @@ async def test_a_subscription_ends_with_its_process_and_the_next_one_lives(folde
     assert came == [b"1"]
 
 
+def pause(process):
+    """SIGSTOP; returns when it does nothing any more, in none of its threads."""
+    process.popen.send_signal(signal.SIGSTOP)
+    threads = Path(f"/proc/{process.popen.pid}/task")
+
+    def states():
+        return {(one / "stat").read_text().rpartition(")")[2].split()[0] for one in threads.iterdir()}
+
+    wait_until(lambda: states() == {"T"})
+
+
 async def test_a_stopped_process_and_a_call_that_is_cancelled(folder):
     with go_component(folder) as process:
         async with open_component(folder, "state.gomem") as store:
-            process.popen.send_signal(signal.SIGSTOP)
+            pause(process)
             try:
                 with trio.move_on_after(0.2) as scope:
                     await store.set(SetRequest("k", b"1"))

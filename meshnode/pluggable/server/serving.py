@@ -12,6 +12,7 @@ import trio
 
 from meshnode.api.details import encode_details
 from meshnode.api.reflection import Reflection
+from meshnode.asyncioloop import asyncio_loop
 from meshnode.interfaces import Driver
 from meshnode.pluggable.server.bindings import binding_services
 from meshnode.pluggable.server.instances import Instances
@@ -19,7 +20,6 @@ from meshnode.pluggable.server.pubsub import pubsub_services
 from meshnode.pluggable.server.secretstores import secret_services
 from meshnode.pluggable.server.state import state_services
 from meshnode.sockets import sockets_folder
-from meshnode.surroundings import asyncio_loop
 from meshnode.transport import Limits, Listener, Server, open_listeners
 
 __all__ = ["serve"]
