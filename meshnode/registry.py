@@ -16,7 +16,14 @@ from typing import Any, final
 from attrs import field, frozen
 
 from meshnode.config._problems import did_you_mean, nearest
-from meshnode.config.options import ItemSchema, OptionRow, item_schemas, load_options, option_rows
+from meshnode.config.options import (
+    ItemSchema,
+    OptionRow,
+    item_schemas,
+    load_options,
+    option_rows,
+    takes_any_name,
+)
 from meshnode.config.source import Source
 from meshnode.errors import ConfigError, Problem
 from meshnode.interfaces import Driver
@@ -238,7 +245,8 @@ def driver_schema(driver: Driver[Any], *, reserved: Iterable[str] = ()) -> dict[
         return name_resolution_schema(component, driver.versions, driver.summary, items)
     if names := tuple(reserved):
         items.append(ItemSchema(names, {"description": "For the node, not for the driver."}, required=False))
-    return component_schema(driver.type, driver.versions, driver.summary, items)
+    others = takes_any_name(driver.metadata)
+    return component_schema(driver.type, driver.versions, driver.summary, items, free_form=others)
 
 
 def _kind(type: str) -> str:  # noqa: A002 - the resource's own word

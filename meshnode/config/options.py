@@ -29,7 +29,7 @@ from meshnode.config.quantity import parse_quantity
 from meshnode.config.source import Source
 from meshnode.errors import ConfigError, Problem
 
-__all__ = ["ItemSchema", "OptionRow", "item_schemas", "load_options", "option_rows"]
+__all__ = ["ItemSchema", "OptionRow", "item_schemas", "load_options", "option_rows", "takes_any_name"]
 
 T = TypeVar("T")
 
@@ -106,6 +106,11 @@ def _read_options(cls: Any) -> tuple[_Option, ...]:
         for attribute in attrs.fields(cls)
         if "name" in attribute.metadata
     )
+
+
+def takes_any_name(cls: type[Any]) -> bool:
+    """Whether names that no option has are welcome."""
+    return bool(_free_form(cls))
 
 
 def _free_form(cls: type[Any]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -146,6 +147,20 @@ def test_a_type_that_nobody_serves_ends_the_start(folder: Path, tmp_path: Path) 
     assert ended.returncode == 2
     for name in ("state.gomem", "pubsub.gomem", "bindings.gomem", "secretstores.gosecrets"):
         assert f'unknown component type "{name}", and no socket in {folder} serves it' in ended.stderr
+
+
+def test_sockets_that_are_none_keep_no_node_from_starting(folder: Path, tmp_path: Path) -> None:
+    silent, stale = folder / "silent.sock", folder / "stale.sock"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(stale))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(silent))
+        listener.listen()
+        with node("app", tmp_path, env=variables(folder)) as running:
+            for path, words in ((silent, "no answer within"), (stale, "refused")):
+                line = running.process.lines[running.process.wait_for(f"no pluggable component at {path}")]
+                assert "level=warning" in line
+                assert words in line
 
 
 def test_check_knows_what_is_served(folder: Path, tmp_path: Path) -> None:
