@@ -97,6 +97,7 @@ def test_state_secrets_events_and_bindings(folder: Path, client: Any, tmp_path: 
         component.end(signal.SIGKILL)
         with pytest.raises(grpc.RpcError) as caught:
             sdk.get_state("statestore", "k")
+        assert caught.value.code() is grpc.StatusCode.INTERNAL  # as of any store that is away
         assert "is away" in caught.value.details()
         stack.enter_context(go_component(folder))
         comes_back(sdk, app, running)
