@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from meshnode.cli._errors import CliError, UsageProblem
+from meshnode.cli._errors import CliError, UsageProblem, leaves
 from meshnode.cli._exit import ExitCode
 from meshnode.errors import ConfigError
 from meshnode.interfaces import Driver
@@ -36,9 +36,9 @@ def serve_types(types: Sequence[str], name: str, folder: Path | None) -> ExitCod
     try:
         trio.run(_until_signal, drivers, name, folder)
     except* ValueError as group:
-        raise UsageProblem(str(group.exceptions[0])) from None
+        raise UsageProblem(str(leaves(group)[0])) from None
     except* OSError as group:
-        raise CliError(str(group.exceptions[0])) from None
+        raise CliError(str(leaves(group)[0])) from None
     return ExitCode.SUCCESS
 
 

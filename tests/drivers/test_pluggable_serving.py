@@ -303,6 +303,44 @@ async def test_nothing_is_delivered_during_a_pause(folder):
         nursery.cancel_scope.cancel()
 
 
+class Failing:
+    """A broker that is lost: before a subscription has begun, or once it has."""
+
+    features: frozenset[Any] = frozenset()
+
+    async def publish(self, request):
+        raise ComponentUnavailable("the broker is away")
+
+    async def bulk_publish(self, requests):
+        await self.publish(requests[0])
+
+    async def subscribe(self, request, deliver, stop, *, task_status):
+        if request.topic == "late":
+            task_status.started()
+        raise ComponentUnavailable("the broker is away")
+
+    async def ping(self):
+        raise ComponentUnavailable("the broker is away")
+
+
+@pytest.mark.parametrize("topic", ["early", "late"])
+async def test_a_subscription_that_fails_says_why(folder, topic):
+    @asynccontextmanager
+    async def open_failing(options, context):
+        yield Failing()
+
+    failing = Driver(type="pubsub.failing", metadata=Options, open=open_failing)
+    async with serving(folder, failing), open_component(folder, "pubsub.py") as broker:
+        with pytest.raises(ComponentUnavailable, match="the broker is away") as caught:
+            await broker.subscribe(
+                SubscribeRequest(topic), None, trio.Event(), task_status=trio.TASK_STATUS_IGNORED
+            )
+        assert caught.value.code is Status.UNAVAILABLE
+        for call in (broker.ping, partial(broker.publish, PublishRequest("t", b"1"))):
+            with pytest.raises(ComponentUnavailable, match="the broker is away"):
+                await call()
+
+
 async def test_a_first_message_without_a_topic_is_refused(folder):
     async with serving(folder, Broker().driver), stub(folder, components.PubSubStub) as broker:
         await broker.init(components.PubSubInitRequest())

@@ -131,11 +131,11 @@ class Connection:
             finally:
                 self._session = None
                 session.retire()
+            self._log.warning(
+                "component %s: the connection to its process at %s is lost", self._component, self._path
+            )
             with trio.move_on_after(_GRACE_SECONDS):
                 await channel.wait_unconnected()  # a process that ends in peace answers what it was asked
-        self._log.warning(
-            "component %s: the connection to its process at %s is lost", self._component, self._path
-        )
 
     def _back(self) -> None:
         self._log.info("component %s: its process at %s is back", self._component, self._path)

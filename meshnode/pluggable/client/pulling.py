@@ -49,7 +49,7 @@ class Pull:
             if attentive:
                 await self._stream.recv_initial_metadata()
             else:
-                await ping()
+                await _answered(ping)
         except GRPCError as error:
             raise error_of(error, self._kind) from error
 
@@ -81,6 +81,15 @@ class Pull:
         except GRPCError as error:
             raise error_of(error, self._kind) from error
         raise ComponentUnavailable("the component ended the stream", status=Status.UNAVAILABLE)
+
+
+async def _answered(ping: Callable[[], Awaitable[Any]]) -> None:
+    """A component without Ping has answered, too."""
+    try:
+        await ping()
+    except ComponentError as error:
+        if error.code is not Status.UNIMPLEMENTED:
+            raise
 
 
 @asynccontextmanager

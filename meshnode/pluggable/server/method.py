@@ -90,11 +90,16 @@ def _name(stream: Stream) -> str:
 
 @contextmanager
 def on_the_wire() -> Iterator[None]:
-    """The driver's errors as statuses."""
+    """The driver's errors as statuses, also out of the nursery of a stream."""
     try:
         yield
-    except MeshError as error:
-        raise _as_status(error) from error
+    except (MeshError, ExceptionGroup) as error:
+        alone: Exception = error
+        while isinstance(alone, ExceptionGroup) and len(alone.exceptions) == 1:
+            alone = alone.exceptions[0]
+        if not isinstance(alone, MeshError):
+            raise
+        raise _as_status(alone) from alone
 
 
 def _as_status(error: MeshError) -> MeshError:
