@@ -102,7 +102,12 @@ def make_plan(options: NodeOptions, resources: Resources, registry: Registry, ar
 
 
 def mistakes(
-    options: NodeOptions, resources: Resources, around: Surroundings, *, partial: bool = True
+    options: NodeOptions,
+    resources: Resources,
+    around: Surroundings,
+    registry: Registry,
+    *,
+    partial: bool = True,
 ) -> Sequence[Problem]:
     """What is wrong that shows without opening anything. `partial`: some resources could not be read, and
     policies may refer to what is in those.
@@ -110,7 +115,7 @@ def mistakes(
     if partial:
         resources = evolve(resources, resiliencies=())
     try:
-        make_plan(options, resources, Registry.discover(), around)
+        make_plan(options, resources, registry, around)
     except ConfigError as error:
         return error.problems
     return ()

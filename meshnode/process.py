@@ -24,6 +24,8 @@ from meshnode.defaults import own_variables
 from meshnode.errors import ConfigError
 from meshnode.node import Node, Surroundings, open_node
 from meshnode.planning import mistakes
+from meshnode.registry import Registry
+from meshnode.sockets import discover_registry
 from meshnode.telemetry.logs import LogTail, add_stream, configure_logging
 from meshnode.watching import Watcher
 
@@ -48,13 +50,16 @@ async def run_node(
     tail = LogTail()
     with _logs(options, tail), trio.open_signal_receiver(*_signals(options)) as signals:
         around = Surroundings(tail=tail)
-        load = partial(_load, options, around)
-        watcher = Watcher((*options.resources_paths, *options.config_paths), load)
-        resources = load()
         async with trio.open_nursery() as nursery:
             ends = _Ends(nursery.cancel_scope)
             nursery.start_soon(ends.watch, signals)
-            async with open_node(options, resources, surroundings=around, on_app_ready=on_app_ready) as node:
+            registry = await discover_registry(options.env)
+            load = partial(_load, options, registry, around)
+            watcher = Watcher((*options.resources_paths, *options.config_paths), load)
+            resources = load()
+            async with open_node(
+                options, resources, registry=registry, surroundings=around, on_app_ready=on_app_ready
+            ) as node:
                 ends.node = node
                 if node.hot_reload and options.resources_paths:
                     ends.watcher = watcher
@@ -108,7 +113,7 @@ def _signals(options: NodeOptions) -> tuple[signal.Signals, ...]:
     return (*ends, signal.SIGHUP) if options.resources_paths and not ignored else ends
 
 
-def _load(options: NodeOptions, around: Surroundings) -> Resources:
+def _load(options: NodeOptions, registry: Registry, around: Surroundings) -> Resources:
     """The resources from the files. Raises `ConfigError` with every mistake, in form and in meaning."""
     if not (options.resources_paths or options.config_paths):
         return Resources()
@@ -120,7 +125,7 @@ def _load(options: NodeOptions, around: Surroundings) -> Resources:
     except ConfigError as error:
         problems = list(error.problems)
         if error.partial is not None:
-            problems += mistakes(options, error.partial, around)
+            problems += mistakes(options, error.partial, around, registry)
         raise ConfigError(problems) from None
 
 

@@ -16,7 +16,14 @@ from typing import Any, final
 from attrs import field, frozen
 
 from meshnode.config._problems import did_you_mean, nearest
-from meshnode.config.options import ItemSchema, OptionRow, item_schemas, load_options, option_rows
+from meshnode.config.options import (
+    ItemSchema,
+    OptionRow,
+    item_schemas,
+    load_options,
+    option_rows,
+    takes_any_name,
+)
 from meshnode.config.source import Source
 from meshnode.errors import ConfigError, Problem
 from meshnode.interfaces import Driver
@@ -81,6 +88,9 @@ EXTRAS: Mapping[str, str] = {
 }
 """Types that are installed with an extra of the meshnode distribution."""
 
+PLUGGABLE = frozenset({"state", "pubsub", "bindings", "secretstores"})
+"""Kinds that another process may serve on a socket."""
+
 _log = logging.getLogger("meshnode.registry")
 
 
@@ -112,18 +122,25 @@ class Entry:
 class Registry:
     """The drivers of one node. Importing happens in `driver`, once per driver."""
 
-    def __init__(self, entries: Iterable[Entry] = (), drivers: Iterable[Driver[Any]] = ()) -> None:
+    def __init__(
+        self, entries: Iterable[Entry] = (), drivers: Iterable[Driver[Any]] = (), sockets: str = ""
+    ) -> None:
         self._entries = tuple(entries)
         self._given = tuple(drivers)
+        self._sockets = sockets
         self._loaded: dict[Entry, Driver[Any]] = {}
 
     @classmethod
-    def discover(cls, drivers: Iterable[Driver[Any]] = ()) -> Registry:
-        """Everything installed; `drivers` are added and win, which is how tests bring their own."""
+    def discover(cls, drivers: Iterable[Driver[Any]] = (), sockets: str = "") -> Registry:
+        """Everything installed; `drivers` are added and win, which is how tests bring their own.
+
+        `sockets` is the folder where pluggable components were looked for, for those who look in vain.
+        """
         installed = entry_points()
         groups = (group for group in installed.groups if group.startswith(GROUP))
         found = {point for group in groups for point in installed.select(group=group)}
-        return cls(sorted(map(_entry, found), key=lambda one: (one.type, one.version or "")), drivers)
+        entries = sorted(map(_entry, found), key=lambda one: (one.type, one.version or ""))
+        return cls(entries, drivers, sockets)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -201,6 +218,8 @@ class Registry:
             )
         kind = _kind(name)
         message = f'unknown component type "{name}"'
+        if self._sockets and kind in PLUGGABLE:
+            message += f", and no socket in {self._sockets} serves it"
         known = {*self.types(), *EXTRAS}
         best = nearest(name, known)
         if best is not None:
@@ -234,7 +253,8 @@ def driver_schema(driver: Driver[Any], *, reserved: Iterable[str] = ()) -> dict[
         return name_resolution_schema(component, driver.versions, driver.summary, items)
     if names := tuple(reserved):
         items.append(ItemSchema(names, {"description": "For the node, not for the driver."}, required=False))
-    return component_schema(driver.type, driver.versions, driver.summary, items)
+    others = takes_any_name(driver.metadata)
+    return component_schema(driver.type, driver.versions, driver.summary, items, free_form=others)
 
 
 def _kind(type: str) -> str:  # noqa: A002 - the resource's own word

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import trio
 from attrs import frozen
 
 from meshnode.config import Component, Resources, load_resources
@@ -18,6 +19,7 @@ from meshnode.config.nodeoptions import NodeOptions
 from meshnode.config.secrets import reference_problems
 from meshnode.errors import ConfigError, Problem
 from meshnode.planning import mistakes
+from meshnode.sockets import discover_registry
 from meshnode.surroundings import Surroundings
 from meshnode.unserved import remarks, without_denied
 
@@ -53,10 +55,11 @@ def check_resources(
     # Whatever the namespace: all of them are looked at.
     anywhere = {name: value for name, value in env.items() if name != "NAMESPACE"}
     whole = any(path.is_dir() for path in paths)
+    registry = trio.run(discover_registry, env)
     for one in [app_id] if app_id else [*_named(resources), _NOBODY]:
         options = NodeOptions(app_id=one, lenient=lenient, env=anywhere, state_dir=Path.cwd())
         meant = resources.for_app(one)
-        problems += mistakes(options, resources, Surroundings(), partial=partial)
+        problems += mistakes(options, resources, Surroundings(), registry, partial=partial)
         problems += _references(meant.components, whole)
         configuration = merged(meant.configurations)
         notes += remarks(options, configuration)

@@ -185,3 +185,18 @@ def check(paths: tuple[Path, ...], app_id: str, lenient: bool) -> int:
     else:
         out.rows([attrs.asdict(problem) for problem in found.problems], _PROBLEMS)
     return ExitCode.USAGE if found.problems else ExitCode.SUCCESS
+
+
+@command.command("serve")
+@click.argument("types", nargs=-1, required=True, metavar="TYPE...", shell_complete=complete_types)
+@click.option("--name", default="", help="The component's name; by default what TYPE has after its kind.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Of the socket; by default where nodes look.")
+def serve(types: tuple[str, ...], name: str, folder: Path | None) -> int:
+    """Serve installed drivers as a pluggable component, for every node and daprd of this machine.
+
+    Their metadata is that of the Component resources which use them. Ctrl-C lets calls under way finish; a
+    second one does not wait.
+    """
+    from meshnode.cli._serve import serve_types
+
+    return serve_types(types, name, folder)

@@ -3,7 +3,8 @@
 An attribute made with `meshnode.interfaces.option` carries its YAML name and documentation; its annotation
 says what the text that a user wrote has to become. Names and allowed words match without regard to case, as
 in Dapr; a name that the driver does not know is a problem with the nearest known one, where Dapr says
-nothing. `meshnode.registry` re-exports this for the layers above.
+nothing, unless the class has an attribute made with `free_form`, which takes such names. `meshnode.registry`
+re-exports this for the layers above.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from meshnode.config.quantity import parse_quantity
 from meshnode.config.source import Source
 from meshnode.errors import ConfigError, Problem
 
-__all__ = ["ItemSchema", "OptionRow", "item_schemas", "load_options", "option_rows"]
+__all__ = ["ItemSchema", "OptionRow", "item_schemas", "load_options", "option_rows", "takes_any_name"]
 
 T = TypeVar("T")
 
@@ -107,6 +108,17 @@ def _read_options(cls: Any) -> tuple[_Option, ...]:
     )
 
 
+def takes_any_name(cls: type[Any]) -> bool:
+    """Whether names that no option has are welcome."""
+    return bool(_free_form(cls))
+
+
+def _free_form(cls: type[Any]) -> str:
+    """The attribute that takes what no option has; empty where there is none."""
+    fields = attrs.fields(cls)
+    return next((one.name for one in fields if "free_form" in one.metadata), "")
+
+
 def _plain_type(hint: Any) -> tuple[Any, bool]:
     """The type without `| None`, and whether that was there."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
@@ -151,6 +163,8 @@ class _Loading:
         self._reserved = reserved
         self._lenient = lenient
         self._by_name = {name.lower(): option for option in self._options for name in option.names}
+        self._free_form = _free_form(cls)
+        self._others: dict[str, str] = {}
         self._values: dict[str, Any] = {}
         self._given: dict[str, str] = {}
         self._problems: list[Problem] = []
@@ -160,7 +174,9 @@ class _Loading:
     def add(self, name: str, text: str, line: int) -> None:
         option = self._by_name.get(name.lower())
         if option is None:
-            if name.lower() not in self._reserved:
+            if self._free_form:
+                self._add_other(name, text, line)
+            elif name.lower() not in self._reserved:
                 self._unknown(name, line)
             return
         before = self._given.setdefault(option.attribute, name)
@@ -174,6 +190,11 @@ class _Loading:
             return
         if value is not NOTHING:
             self._values[option.attribute] = value
+
+    def _add_other(self, name: str, text: str, line: int) -> None:
+        if name in self._others:
+            self._problem(name, "is given twice", "keep one of them", line)
+        self._others[name] = text
 
     def _unknown(self, name: str, line: int) -> None:
         known = [option.name for option in self._options]
@@ -199,6 +220,8 @@ class _Loading:
                 self._problem(option.name, "is missing", option.doc)
         if self._problems:
             raise ConfigError(self._problems)
+        if self._free_form:
+            self._values[self._free_form] = self._others
         try:
             return cls(**self._values)
         except ConfigError as error:

@@ -45,10 +45,15 @@ def _manifest_schema(cls: type[Any], kind: str, version: str) -> dict[str, Any]:
 
 
 def component_schema(
-    type_name: str, versions: Sequence[str], summary: str, items: Iterable[ItemSchema]
+    type_name: str,
+    versions: Sequence[str],
+    summary: str,
+    items: Iterable[ItemSchema],
+    *,
+    free_form: bool = False,
 ) -> dict[str, Any]:
-    """A Component of this type: known metadata names only, each with its own type of value, the required ones
-    present.
+    """A Component of this type: known metadata names only, unless it is `free_form`, each with its own type
+    of value, the required ones present.
     """
     schema = _manifest_schema(ComponentManifest, "Component", "v1alpha1")
     spec = schema["properties"]["spec"]["properties"]
@@ -56,9 +61,9 @@ def component_schema(
     spec["version"] = {"enum": list(versions), "default": versions[0]}
     entry = spec["metadata"]["items"]
     known = list(items)
-    if known:
+    if known and not free_form:
         spec["metadata"]["items"] = {"anyOf": [_entry_schema(entry, item) for item in known]}
-    else:
+    elif not free_form:
         spec["metadata"]["maxItems"] = 0
     required = [{"contains": _named(item.names)} for item in known if item.required]
     if required:

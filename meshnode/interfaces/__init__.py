@@ -5,7 +5,7 @@ May import `meshnode.errors` only.
 """
 
 from meshnode.interfaces._deliveries import Deliveries, open_deliveries
-from meshnode.interfaces._driver import Driver, DriverContext, option
+from meshnode.interfaces._driver import Driver, DriverContext, free_form, option
 from meshnode.interfaces._quoted import unquoted
 from meshnode.interfaces.bindings import (
     BindingEvent,
@@ -117,6 +117,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "UnlockOutcome",
+    "free_form",
     "open_deliveries",
     "option",
     "unquoted",

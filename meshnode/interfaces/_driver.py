@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from attrs import NOTHING, field, frozen
 
-__all__ = ["Driver", "DriverContext", "option"]
+__all__ = ["Driver", "DriverContext", "free_form", "option"]
 
 T_co = TypeVar("T_co", covariant=True)
 OptionsClass = type[Any]  # inside `Driver` the name `type` is a field
@@ -78,3 +78,12 @@ def option(
         repr=not secret,
         metadata={"name": name, "doc": doc, "secret": secret, "allowed": allowed, "aliases": aliases},
     )
+
+
+def free_form(doc: str) -> Any:
+    """All metadata that no `option` of the class has, as written: an attrs attribute for a
+    `Mapping[str, str]`, for a driver that only passes its metadata on.
+
+    Names that the node itself looks at are among them.
+    """
+    return field(factory=dict, kw_only=True, repr=False, metadata={"doc": doc, "free_form": True})

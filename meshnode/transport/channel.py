@@ -191,6 +191,16 @@ class Channel:
                 self._wanted.set()
             await self._changed.park()
 
+    async def wait_not_ready(self) -> None:
+        """Until the channel is not READY: the connection is lost, or its server takes no new calls on it."""
+        while self._state is ChannelState.READY:
+            await self._changed.park()
+
+    async def wait_unconnected(self) -> None:
+        """Until there is no connection: one that takes no new calls ends after those that it has."""
+        while self._connections:
+            await self._changed.park()
+
     def _become(self, state: ChannelState) -> None:
         self._state = state
         self._changed.unpark_all()
@@ -285,6 +295,7 @@ class Channel:
         finally:
             self._connections.discard(connection)
             self._retire(connection)
+            self._changed.unpark_all()
 
     async def _dial(self) -> Link:
         if not isinstance(self._target, str):

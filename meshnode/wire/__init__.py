@@ -6,6 +6,7 @@ here:
 
     from meshnode.wire.dapr.proto.common import v1 as common
     from meshnode.wire.dapr.proto.runtime import v1 as runtime      # Dapr, AppCallback, …
+    from meshnode.wire.dapr.proto.components import v1 as components  # pluggable components
     from meshnode.wire.dapr.proto.internals import v1 as internals  # ServiceInvocation
     from meshnode.wire.dapr.proto.scheduler import v1 as scheduler  # Scheduler
     from meshnode.wire.google import protobuf, rpc

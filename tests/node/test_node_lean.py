@@ -49,7 +49,8 @@ LIBRARIES = {
     "yaml",
     "zeroconf",
 }
-# Our own: reading of resources, what only commands need, other drivers, and the codec of any message.
+# Our own: reading of resources, what only commands need, pluggable components, other drivers, and the codec
+# of any message.
 OURS = {
     "meshnode.cli._app",
     "meshnode.config._scalars",
@@ -63,6 +64,7 @@ OURS = {
     "meshnode.config.schema",
     "meshnode.config.sections",
     "meshnode.config.subscriptionfile",
+    "meshnode.pluggable",
     "meshnode.quickstarts",
     "meshnode.testing",
     "meshnode_nameresolution_hosts",

@@ -21,6 +21,7 @@ H2SPEC = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
 NPM = ROOT / "tests" / "node" / "npm_client"
 GO = ROOT / "tests" / "node" / "go_client"
 GO_CRYPTO = ROOT / "tests" / "node" / "go_crypto"
+GO_COMPONENT = ROOT / "tests" / "node" / "go_component"
 
 
 class Unavailable(Exception):
@@ -79,6 +80,11 @@ def go_crypto() -> None:
     run(["go", "build", "-o", str(TOOLS / "bin" / "go-kit-crypto"), "."], cwd=GO_CRYPTO)
 
 
+def go_component() -> None:
+    need("go")
+    run(["go", "build", "-o", str(TOOLS / "bin" / "go-component"), "."], cwd=GO_COMPONENT)
+
+
 def main() -> int:
     from support.install_consul import consul  # imports this module
     from support.install_dnsmasq import dnsmasq
@@ -99,6 +105,7 @@ def main() -> int:
         "@dapr/dapr for Node.js": npm_client,
         "Dapr's Go SDK": go_client,
         "Dapr's Go library for cryptography": go_crypto,
+        "Dapr's components SDK for Go": go_component,
         "Apache Kafka": kafka,
         "Consul": consul,
         "dnsmasq": dnsmasq,

@@ -155,12 +155,13 @@ def node(
 
 
 def surroundings_of(home: Path) -> dict[str, str]:
-    """The XDG folders of a test's own."""
+    """The XDG folders of a test's own, and no component's socket but its own."""
     folders = {name: home / name.lower() for name in ("STATE", "RUNTIME", "CONFIG", "CACHE", "DATA")}
     for folder in folders.values():
         folder.mkdir(mode=0o700, exist_ok=True)
     named = {f"XDG_{name}_HOME": str(folder) for name, folder in folders.items() if name != "RUNTIME"}
-    return {**named, "XDG_RUNTIME_DIR": str(folders["RUNTIME"])}
+    sockets = {"DAPR_COMPONENTS_SOCKETS_FOLDER": str(home / "components")}
+    return {**named, **sockets, "XDG_RUNTIME_DIR": str(folders["RUNTIME"])}
 
 
 def _first_event(read: int, running: Process) -> dict[str, Any]:

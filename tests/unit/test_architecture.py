@@ -27,6 +27,7 @@ LAYERS: list[set[str]] = [
     {"surroundings", "asyncioloop"},
     {"blocks"},
     {"api"},
+    {"pluggable", "sockets"},
     {"planning", "tables", "surfaces", "reload", "node"},
     {"process", "watching"},
     {"testing", "cli", "quickstarts"},

@@ -144,6 +144,7 @@ def rename(facts: Facts, old: str, new: str) -> Facts:
 CASES = [
     ("dapr.proto.common.v1", lambda: sdk(dapr.proto.common.v1)),
     ("dapr.proto.runtime.v1", lambda: sdk(dapr.proto.runtime.v1)),
+    ("dapr.proto.components.v1", lambda: written("dapr.proto.components.v1")),
     ("dapr.proto.internals.v1", lambda: written("dapr.proto.internals.v1")),
     ("dapr.proto.scheduler.v1", lambda: written("dapr.proto.scheduler.v1")),
     ("grpc.health.v1", lambda: published(grpc_health.v1.health_pb2)),

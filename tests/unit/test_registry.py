@@ -19,7 +19,7 @@ from jsonschema import Draft7Validator
 from meshnode.config import Source
 from meshnode.config.loader import load_text
 from meshnode.errors import ConfigError, Problem
-from meshnode.interfaces import Driver, DriverContext, option
+from meshnode.interfaces import Driver, DriverContext, free_form, option
 from meshnode.registry import Entry, Registry, describe, driver_schema, load_options
 
 SOURCE = Source("c.yaml", 3)
@@ -130,6 +130,14 @@ def test_types_that_are_not_there(
     assert remedy in problem.remedy
 
 
+def test_kinds_that_may_be_pluggable_name_the_folder_of_sockets() -> None:
+    registry = Registry([], [make("state.test")], "/sockets")
+    assert complaint(registry, "state.tset").message == (
+        'unknown component type "state.tset", and no socket in /sockets serves it'
+    )
+    assert complaint(registry, "lock.tset").message == 'unknown component type "lock.tset"'
+
+
 def test_problems_stand_where_the_type_was_written(registry: Registry) -> None:
     head = "apiVersion: dapr.io/v1alpha1\nkind: %s\nmetadata: {name: x}\nspec:\n"
     text = head % "Component" + "  version: v9\n  type: state.%s\n"
@@ -235,6 +243,20 @@ def test_schema_of_a_driver() -> None:
     prefixed = component(("host", "a"), ("keyPrefix", "none"))
     assert not validator.is_valid(prefixed)
     Draft7Validator(driver_schema(old, reserved=["keyPrefix"])).validate(prefixed)
+
+
+@frozen
+class Open:
+    host: str = option("host", "Where it is.")
+    others: Any = free_form("Passed on.")
+
+
+def test_schema_of_a_driver_that_takes_any_name() -> None:
+    schema = driver_schema(Driver(type="state.test", metadata=Open, open=_open))
+    Draft7Validator.check_schema(schema)
+    validator = Draft7Validator(schema)
+    validator.validate(component(("host", "a"), ("anything", "goes")))
+    assert not validator.is_valid(component(("anything", "goes")))
 
 
 def test_every_installed_driver_can_be_described() -> None:

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshnode.config import Component, MetadataItem, Source
+from meshnode.config.options import option_rows
 from meshnode.errors import ConfigError, Problem
-from meshnode.interfaces import option
+from meshnode.interfaces import free_form, option
 from meshnode.registry import load_options
 
 SOURCE = Source("c.yaml", 1, {"port": 12, "host": 10})
@@ -218,3 +219,27 @@ def test_any_metadata_gives_options_or_problems(pairs: list[tuple[str, str]]) ->
         problems = ()
     assert (found is None) == bool(problems)
     assert all(problem.field.startswith("spec.metadata") for problem in problems)
+
+
+@frozen
+class Open:
+    port: int = option("port", "Its port.", default=1)
+    others: Mapping[str, str] = free_form("Passed on.")
+
+
+def test_a_free_form_takes_what_no_option_has() -> None:
+    given = [("PORT", "7"), ("Host", "h"), ("keyPrefix", "name"), ("host", "H"), ("empty", "")]
+    loaded = load_options(Open, given, SOURCE, reserved={"keyPrefix"})
+    assert loaded == Open(port=7, others={"Host": "h", "keyPrefix": "name", "host": "H", "empty": ""})
+    assert load_options(Open, []) == Open(port=1, others={})
+    assert "H" not in repr(loaded)
+    assert [row.name for row in option_rows(Open)] == ["port"]
+
+
+def test_a_free_form_says_what_is_given_twice() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_options(Open, [("host", "a"), ("host", "b"), ("port", "x")], SOURCE)
+    assert [(one.field, one.message) for one in caught.value.problems] == [
+        ("spec.metadata.host", "is given twice"),
+        ("spec.metadata.port", 'found "x", expected a whole number'),
+    ]

@@ -238,6 +238,36 @@ async def test_a_server_that_goes_away_gets_no_new_calls_but_ends_the_old(autoju
     assert results == [b"from 2"]
 
 
+async def test_whoever_waits_is_told_of_a_server_that_goes_away(autojump_clock: MockClock) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.expect(HeadersFrame, 1)
+        await peer.send(GoAwayFrame(0, last_stream_id=1))
+        await going.wait()
+        await answer(peer, 1)
+        await trio.sleep_forever()
+
+    async def watch() -> None:
+        await channel.wait_ready()
+        await channel.wait_not_ready()
+        told.append("not ready")
+        await channel.wait_unconnected()
+        told.append("unconnected")
+
+    async def call() -> None:
+        assert await unary(channel, "Echo") == b"ok"
+        told.append("answered")
+
+    going = trio.Event()
+    told: list[str] = []
+    async with scripted(script) as channel, trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        nursery.start_soon(call)
+        await trio.testing.wait_all_tasks_blocked()
+        assert told == ["not ready"]
+        going.set()
+    assert told == ["not ready", "answered", "unconnected"]
+
+
 async def test_calls_the_server_never_saw_are_repeated(autojump_clock: MockClock) -> None:
     """GOAWAY below their number, or REFUSED_STREAM: no handler ran, so nobody can notice."""
     seen: list[int] = []
