@@ -78,13 +78,13 @@ class Node:
         self.stopping.set()
         self._patience.cancel()
 
-    async def reload(self, resources: Resources) -> Sequence[str]:
-        """Go by these resources from now on; a sentence for each component that stays as it was because it
-        could not be opened.
+    async def reload(self, resources: Resources, registry: Registry | None = None) -> Sequence[str]:
+        """Go by these resources from now on, with drivers of `registry`, by default those of the start.
+        Returns a sentence for each component that stays as it was because it could not be opened.
 
         Raises `ConfigError` for resources that cannot be used: then nothing has changed.
         """
-        return await self._reloader.reload(resources)
+        return await self._reloader.reload(resources, registry)
 
     async def leave(self) -> None:
         """Take no more events and be found no more, as at the beginning of a shutdown, and go on serving;

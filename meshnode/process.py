@@ -63,7 +63,7 @@ async def run_node(
                 ends.node = node
                 if node.hot_reload and options.resources_paths:
                     ends.watcher = watcher
-                    nursery.start_soon(watcher.run, node.reload)
+                    nursery.start_soon(watcher.run, partial(_reload, node))
                 if leave is not None:
                     nursery.start_soon(_leave, node, leave, on_quiet)
                 task_status.started(node.started)
@@ -71,6 +71,11 @@ async def run_node(
                 await node.shut_down()
             nursery.cancel_scope.cancel()
     return 0
+
+
+async def _reload(node: Node, resources: Resources) -> None:
+    """Pluggable components may have come meanwhile."""
+    await node.reload(resources, await discover_registry(node.options.env))
 
 
 async def _leave(node: Node, leave: trio.Event, on_quiet: Callable[[], None]) -> None:

@@ -49,8 +49,9 @@ _LONG = frozenset(
 class _Order:
     """What one caller of `Reloader.reload` wants, and what became of it."""
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, registry: Registry | None) -> None:
         self.resources = resources
+        self.registry = registry
         self.done = trio.Event()
         self.left: Sequence[str] = ()
         self.error: MeshError | None = MeshError("the node is shutting down", status=Status.UNAVAILABLE)
@@ -77,14 +78,15 @@ class Reloader:
         self._loop: LateLoop | None = None
         self._orders, self._taken = trio.open_memory_channel[_Order](0)
 
-    async def reload(self, resources: Resources) -> Sequence[str]:
+    async def reload(self, resources: Resources, registry: Registry | None = None) -> Sequence[str]:
         """Go by these resources; returns when subscriptions have moved over, with a sentence for each
-        component that could not be opened and is as it was.
+        component that could not be opened and is as it was. `registry` is for types that were not there
+        before.
 
         Raises `ConfigError` for resources that cannot be used: then nothing has changed. Raises `MeshError`
         where the node is shutting down.
         """
-        order = _Order(resources)
+        order = _Order(resources, registry)
         try:
             await self._orders.send(order)
             await order.done.wait()
@@ -111,7 +113,7 @@ class Reloader:
 
     async def _take(self, order: _Order, components: trio.Nursery) -> None:
         try:
-            order.left = await self._apply(order.resources, components)
+            order.left = await self._apply(order, components)
             order.error = None
         except Exception as raised:  # the boundary of a reload: whatever it was, the node goes on as it was
             error = unwrap(raised)
@@ -121,9 +123,9 @@ class Reloader:
             _log.exception("the resources could not be reloaded", exc_info=error)
             order.error = MeshError(f"the resources could not be reloaded: {error}")
 
-    async def _apply(self, resources: Resources, components: trio.Nursery) -> Sequence[str]:
+    async def _apply(self, order: _Order, components: trio.Nursery) -> Sequence[str]:
         parts = self._parts
-        plan = make_plan(self._options, resources, self._registry, self._around)
+        plan = make_plan(self._options, order.resources, order.registry or self._registry, self._around)
         if plan.configuration != self._configuration:
             self._configuration = plan.configuration
             _log.warning("the Configuration has changed; it is read at the start only: start the node again")

@@ -82,7 +82,8 @@ def format_duration(seconds: float) -> str:
     """The shortest text that `parse_duration` reads back to the same nanoseconds: `90.5` -> `1m30.5s`, `0` ->
     `0s`.
     """
-    nanoseconds = round(abs(seconds) * _SECOND)
+    over, under = abs(seconds).as_integer_ratio()  # a product of floats would be rounded a second time
+    nanoseconds = (2 * over * _SECOND + under) // (2 * under)
     if not nanoseconds:
         return "0s"
     sign = "-" if seconds < 0 else ""

@@ -219,3 +219,19 @@ def test_what_cannot_be_served(
     ended = meshnode("components", "serve", *types, home=tmp_path, folder=folder)
     assert ended.returncode == code
     assert words in ended.stderr
+
+
+@SDK_DEPRECATES
+def test_a_component_that_came_after_the_start_is_found_when_resources_change(
+    folder: Path, client: Any, tmp_path: Path
+) -> None:
+    memory = RESOURCES.split("---")[0].replace("state.gomem", "state.in-memory")
+    memory = memory.partition("  metadata:\n")[0]
+    with node("app", tmp_path, resources=memory, env=variables(folder)) as running, go_component(folder):
+        (tmp_path / "resources-app" / "resources.yaml").write_text(RESOURCES)
+        running.process.wait_for("Resources reloaded; components changed: pubsub, secrets, statestore, tick")
+        with client(address=running.address) as sdk:
+            sdk.save_state("statestore", "k", "value")
+            loaded = {one.name: one.type for one in sdk.get_metadata().registered_components}
+            assert loaded["statestore"] == "state.gomem"
+            assert sdk.get_state("statestore", "k").data == b"value"
