@@ -193,9 +193,12 @@ async def test_a_cancelled_call_lets_go_of_its_turn(shared_postgres):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.invoke, BindingRequest("exec", metadata={"sql": turn}))
             await trio.to_thread.run_sync(shared_postgres.wait_for_rows, held, [(1,)])
-            nursery.start_soon(locks.try_lock, "turn", "one", 60)
-            await trio.to_thread.run_sync(shared_postgres.wait_for_rows, WAITING, [(1,)])
-            assert await locks.try_lock("another", "one", 60) is not None
+            async with trio.open_nursery() as waiting:
+                waiting.start_soon(locks.try_lock, "turn", "one", 60)
+                await trio.to_thread.run_sync(shared_postgres.wait_for_rows, WAITING, [(1,)])
+                assert await locks.try_lock("another", "one", 60) is not None
+                waiting.cancel_scope.cancel()
+            # Only now, for with the turn it might have been granted before it heard of its end.
             nursery.cancel_scope.cancel()
         assert await locks.try_lock("turn", "two", 60) is not None
 
