@@ -20,7 +20,8 @@ export UV_SYSTEM_CERTS := true
 quickstart: $(VENV)/.quickstart
 	$(BIN)/python -m meshnode quickstart
 
-test: $(VENV)/.test tools check
+test: $(VENV)/.test
+	$(MAKE) --no-print-directory -j2 tools check
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # What a commit must pass before the tests run.
@@ -39,7 +40,7 @@ types: $(VENV)/.test
 unit: $(VENV)/.test
 	$(BIN)/python -m pytest tests/unit -m "not slow"
 
-# redis-server, h2spec, and the clients of the other SDKs; what cannot be had is named and its tests are skipped.
+# The servers and the other languages' clients that the suites need; what cannot be had is named, its tests are skipped.
 tools: $(VENV)/.test
 	$(BIN)/python tests/support/install_tools.py
 

@@ -6,6 +6,7 @@ May import `meshnode.errors` only.
 
 from meshnode.interfaces._deliveries import Deliveries, open_deliveries
 from meshnode.interfaces._driver import Driver, DriverContext, free_form, option
+from meshnode.interfaces._errors import lone_error, reason_of
 from meshnode.interfaces._quoted import unquoted
 from meshnode.interfaces.bindings import (
     BindingEvent,
@@ -118,7 +119,9 @@ __all__ = [
     "ToolCall",
     "UnlockOutcome",
     "free_form",
+    "lone_error",
     "open_deliveries",
     "option",
+    "reason_of",
     "unquoted",
 ]

@@ -11,7 +11,8 @@ import pytest
 import trio
 import yaml
 from meshnode_secretstores_kubernetes import driver
-from support.install_kubernetes import find_etcd, find_kube_apiserver
+from support.install_etcd import find_etcd
+from support.install_kubernetes import find_kube_apiserver
 from support.kubernetes_servers import ADMIN, kubernetes_server
 from support.log_records import LogRecords
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from support.install_tools import TOOLS, Unavailable, need, run
+from support.debian import unpack
+from support.install_tools import TOOLS
 
 __all__ = ["etcd", "find_etcd"]
 
@@ -27,17 +27,4 @@ def find_etcd() -> Path | None:
 def etcd() -> None:
     if find_etcd() is not None:
         return
-    need("apt-get")
-    need("dpkg-deb")
-    FOLDER.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=FOLDER.parent, prefix="etcd-") as name:
-        folder = Path(name)
-        try:
-            run(["apt-get", "download", "-qq", "etcd-server"], cwd=folder)
-        except Unavailable:
-            run(["apt-get", "update", "-qq"])
-            run(["apt-get", "download", "-qq", "etcd-server"], cwd=folder)
-        (package,) = folder.glob("*.deb")
-        run(["dpkg-deb", "-x", str(package), str(folder / "unpacked")])
-        # Moved as a whole: what was left half filled would pass for installed.
-        (folder / "unpacked").rename(FOLDER)
+    unpack(["etcd-server"], FOLDER)

@@ -4,11 +4,11 @@ no service is started and nobody needs to be root. `mariadb_servers` starts it.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from support.install_tools import TOOLS, Unavailable, need, run
+from support.debian import libraries as unpacked_libraries
+from support.debian import unpack
+from support.install_tools import TOOLS, Unavailable
 
 __all__ = ["find_mariadb", "libraries", "mariadb"]
 
@@ -25,29 +25,13 @@ def find_mariadb() -> Path | None:
 
 
 def libraries() -> str:
-    """Where it finds its libraries, for LD_LIBRARY_PATH."""
-    folders = {path.parent for path in FOLDER.glob("**/*.so*")}
-    return ":".join(sorted(str(folder) for folder in folders))
+    """For LD_LIBRARY_PATH."""
+    return unpacked_libraries(FOLDER)
 
 
 def mariadb() -> None:
     if find_mariadb() is not None:
         return
-    need("apt-get")
-    need("dpkg-deb")
-    FOLDER.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=FOLDER.parent, prefix="mariadb-") as name:
-        folder = Path(name)
-        try:
-            run(["apt-get", "download", "-qq", *_PACKAGES], cwd=folder)
-        except Unavailable:
-            run(["apt-get", "update", "-qq"])
-            run(["apt-get", "download", "-qq", *_PACKAGES], cwd=folder)
-        unpacked = folder / "unpacked"
-        for package in folder.glob("*.deb"):
-            run(["dpkg-deb", "-x", str(package), str(unpacked)])
-        # Moved as a whole: what was left half filled would pass for installed.
-        shutil.rmtree(FOLDER, ignore_errors=True)
-        unpacked.rename(FOLDER)
+    unpack(_PACKAGES, FOLDER)
     if find_mariadb() is None:
         raise Unavailable("Debian's packages have no mariadbd where it is looked for")

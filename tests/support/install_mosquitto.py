@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from support.install_tools import TOOLS, Unavailable, need, run
+from support.debian import libraries as unpacked_libraries
+from support.debian import unpack
+from support.install_tools import TOOLS
 
 __all__ = ["find_mosquitto", "libraries", "mosquitto"]
 
@@ -24,26 +25,11 @@ def find_mosquitto() -> Path | None:
 
 
 def libraries() -> str:
-    """Where it finds its libraries, for LD_LIBRARY_PATH."""
-    folders = {path.parent for path in FOLDER.glob("**/*.so*")}
-    return ":".join(sorted(str(folder) for folder in folders))
+    """For LD_LIBRARY_PATH."""
+    return unpacked_libraries(FOLDER)
 
 
 def mosquitto() -> None:
     if find_mosquitto() is not None:
         return
-    need("apt-get")
-    need("dpkg-deb")
-    FOLDER.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=FOLDER.parent, prefix="mosquitto-") as name:
-        folder = Path(name)
-        try:
-            run(["apt-get", "download", "-qq", *_PACKAGES], cwd=folder)
-        except Unavailable:
-            run(["apt-get", "update", "-qq"])
-            run(["apt-get", "download", "-qq", *_PACKAGES], cwd=folder)
-        unpacked = folder / "unpacked"
-        for package in folder.glob("*.deb"):
-            run(["dpkg-deb", "-x", str(package), str(unpacked)])
-        # Moved as a whole: what was left half filled would pass for installed.
-        unpacked.rename(FOLDER)
+    unpack(_PACKAGES, FOLDER)

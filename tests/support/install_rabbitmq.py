@@ -4,11 +4,10 @@ so that no service is started and nobody needs to be root. `rabbitmq_servers` st
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from support.install_tools import TOOLS, Unavailable, need, run
+from support.debian import unpack
+from support.install_tools import TOOLS, Unavailable
 
 __all__ = ["find_rabbitmq", "rabbitmq"]
 
@@ -33,19 +32,6 @@ def find_rabbitmq() -> Path | None:
 def rabbitmq() -> None:
     if find_rabbitmq() is not None:
         return
-    need("apt-get")
-    need("dpkg-deb")
-    FOLDER.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=FOLDER.parent, prefix="rabbitmq-") as name:
-        folder = Path(name)
-        try:
-            run(["apt-get", "download", "-qq", *_PACKAGES], cwd=folder)
-        except Unavailable:
-            run(["apt-get", "update", "-qq"])
-            run(["apt-get", "download", "-qq", *_PACKAGES], cwd=folder)
-        for package in sorted(folder.glob("*.deb")):
-            run(["dpkg-deb", "-x", str(package), str(folder / "unpacked")])
-        shutil.rmtree(FOLDER, ignore_errors=True)
-        (folder / "unpacked").rename(FOLDER)
+    unpack(_PACKAGES, FOLDER)
     if find_rabbitmq() is None:
         raise Unavailable("Debian's packages have no rabbitmq-server where it is looked for")

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -85,8 +86,12 @@ def go_component() -> None:
     run(["go", "build", "-o", str(TOOLS / "bin" / "go-component"), "."], cwd=GO_COMPONENT)
 
 
-def main() -> int:
-    from support.install_consul import consul  # imports this module
+Installers = dict[str, Callable[[], None]]
+
+
+def installers() -> tuple[Installers, Installers]:
+    """By name: what is built by Go, which takes both cores of a small machine, and what is only fetched."""
+    from support.install_consul import consul  # these import this module
     from support.install_dnsmasq import dnsmasq
     from support.install_etcd import etcd
     from support.install_kafka import kafka
@@ -98,39 +103,51 @@ def main() -> int:
     from support.install_rabbitmq import rabbitmq
     from support.install_secantus import secantus
 
-    (TOOLS / "bin").mkdir(parents=True, exist_ok=True)
-    tools: dict[str, Callable[[], None]] = {
-        "redis-server": redis,
+    built: Installers = {
         "h2spec": h2spec,
-        "@dapr/dapr for Node.js": npm_client,
         "Dapr's Go SDK": go_client,
         "Dapr's Go library for cryptography": go_crypto,
         "Dapr's components SDK for Go": go_component,
-        "Apache Kafka": kafka,
-        "Consul": consul,
-        "dnsmasq": dnsmasq,
-        "Kubernetes' API server": kubernetes,
-        "MariaDB": mariadb,
-        "etcd": etcd,
-        "mosquitto": mosquitto,
         "nats-server": nats,
-        "RabbitMQ": rabbitmq,
+        "Consul": consul,
+        "Kubernetes' API server": kubernetes,
+    }
+    fetched: Installers = {
+        "redis-server": redis,
         "PostgreSQL": postgres,
+        "dnsmasq": dnsmasq,
+        "etcd": etcd,
+        "MariaDB": mariadb,
+        "mosquitto": mosquitto,
+        "RabbitMQ": rabbitmq,
+        "@dapr/dapr for Node.js": npm_client,
+        "Apache Kafka": kafka,
         "SecantusDB": secantus,
     }
-    for name, install in tools.items():
+    return built, fetched
+
+
+def install(tools: Installers) -> None:
+    """One after the other."""
+    for name, one in tools.items():
         try:
-            install()
+            one()
         except (Unavailable, OSError, subprocess.TimeoutExpired) as error:
-            print(f"not available: {name}: {error}", file=sys.stderr)
+            print(f"not available: {name}: {error}", file=sys.stderr, flush=True)
         else:
-            print(f"available: {name}")
+            print(f"available: {name}", flush=True)
+
+
+def main() -> int:
+    (TOOLS / "bin").mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor() as pool:  # the network and the compiler get in nobody's way
+        list(pool.map(install, installers()))
     return 0
 
 
 if __name__ == "__main__":
     # As part of its package, as the installers beside it know it: they raise its `Unavailable`.
     sys.path.insert(0, str(ROOT / "tests"))
-    from support.install_tools import main as install
+    from support.install_tools import main as install_all
 
-    sys.exit(install())
+    sys.exit(install_all())

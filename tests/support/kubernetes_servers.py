@@ -22,7 +22,8 @@ from urllib.request import Request, urlopen
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from support.certificates import Authority
-from support.install_kubernetes import find_etcd, find_kube_apiserver
+from support.install_etcd import find_etcd
+from support.install_kubernetes import find_kube_apiserver
 from support.redis_servers import free_port
 
 __all__ = ["ADMIN", "KubernetesServer", "kubernetes_server"]
@@ -174,7 +175,7 @@ def _etcd(folder: Path) -> Iterator[str]:
         "initial-cluster": f"default={peer}",
     }
     log = folder / "etcd.log"
-    process = _started(log, program, *(f"--{name}={value}" for name, value in flags.items()))
+    process = _started(log, str(program), *(f"--{name}={value}" for name, value in flags.items()))
     try:
 
         def ready() -> bool:

@@ -18,10 +18,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 import trio
 
-from meshnode.interfaces import Driver, DriverContext
+from meshnode.interfaces import Driver, DriverContext, lone_error
 from meshnode_nameresolution_consul._agent import Agent
 from meshnode_nameresolution_consul._options import ConsulOptions
-from meshnode_nameresolution_consul._resolver import ConsulResolver, unwrapped
+from meshnode_nameresolution_consul._resolver import ConsulResolver
 from meshnode_nameresolution_consul._settings import Settings, settings
 from meshnode_nameresolution_consul._watches import open_watches
 
@@ -42,7 +42,7 @@ async def _open(options: ConsulOptions, context: DriverContext) -> AsyncIterator
     try:
         if not options.registers:
             await agent.check()
-        with unwrapped():
+        with lone_error():
             async with AsyncExitStack() as stack:
                 kept = options.use_cache
                 watches = await stack.enter_async_context(open_watches(agent, context.log)) if kept else None

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import httpx
 
 from meshnode.errors import ComponentError, ComponentUnavailable
+from meshnode.interfaces import reason_of
 from meshnode_nameresolution_consul import _shapes as shapes
 from meshnode_nameresolution_consul._settings import Settings
 
@@ -17,8 +18,6 @@ __all__ = ["Agent", "Forgotten"]
 _INDEX: Final = "X-Consul-Index"
 _WAIT: Final = "30s"
 """How long the agent keeps a question open that waits for a change."""
-_LAYERS: Final = 8
-"""How far down an error's causes are looked at."""
 
 
 class Forgotten(ComponentError):
@@ -103,9 +102,9 @@ class Agent:
                 extensions=self._extensions,
             )
         except (httpx.TransportError, OSError) as error:
-            raise ComponentUnavailable(f"consul at {self._where}: {_reason(error)}") from error
+            raise ComponentUnavailable(f"consul at {self._where}: {reason_of(error)}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ComponentError(f"consul at {self._where}: {_reason(error)}") from error
+            raise ComponentError(f"consul at {self._where}: {reason_of(error)}") from error
         if answer.status_code != 200:
             raise self._refusal(answer)
         return answer
@@ -158,15 +157,3 @@ def _parameters(query: Mapping[str, Any]) -> dict[str, Any]:
 def _freshness(query: Mapping[str, Any]) -> str:
     parts = {"max-age": query.get("MaxAge"), "stale-if-error": query.get("StaleIfError")}
     return ", ".join(f"{name}={value:.0f}" for name, value in parts.items() if value)
-
-
-def _reason(error: Exception) -> str:
-    """httpx says nothing of what went wrong under TLS; one of the errors below it does."""
-    found: BaseException | None = error
-    for _ in range(_LAYERS):
-        if found is None:
-            break
-        if str(found):
-            return str(found)
-        found = found.__cause__ or found.__context__
-    return type(error).__name__

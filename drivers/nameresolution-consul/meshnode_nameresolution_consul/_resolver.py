@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final, final
 
 import trio
 
 from meshnode.errors import ComponentError, ComponentUnavailable
-from meshnode.interfaces import DriverContext, Instance
+from meshnode.interfaces import DriverContext, Instance, lone_error
 from meshnode_nameresolution_consul._agent import Agent, Forgotten
 from meshnode_nameresolution_consul._options import ConsulOptions
 from meshnode_nameresolution_consul._registration import BEAT, Registration, addresses, registration
 from meshnode_nameresolution_consul._watches import Watches
 
-__all__ = ["ConsulResolver", "unwrapped"]
+__all__ = ["ConsulResolver"]
 
 _RETRY: Final = 0.5
 """Seconds until a sign of life that failed is given again."""
@@ -54,7 +54,7 @@ class ConsulResolver:
         try:
             await self._register(wanted)
             self._context.log.info("service:%s registered on consul agent", wanted.body["Name"])
-            with unwrapped():
+            with lone_error():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._keep_registered, wanted)
                     yield
@@ -107,14 +107,3 @@ class ConsulResolver:
                 self._context.log.warning("consul could not be told that the node leaves: %s", error)
         if scope.cancelled_caught:
             self._context.log.warning("consul could not be told in %g s that the node leaves", _FAREWELL)
-
-
-@contextmanager
-def unwrapped() -> Iterator[None]:
-    """The tasks here raise nothing: an error that comes out of their nurseries is the caller's, and alone."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
-            raise
-        raise group.exceptions[0] from group.exceptions[0].__cause__

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final, final
 
 import trio
 
 from meshnode.errors import ComponentError, ComponentUnavailable
-from meshnode.interfaces import DriverContext, Instance
+from meshnode.interfaces import DriverContext, Instance, lone_error
 from meshnode_nameresolution_mdns import _packets as packets
 from meshnode_nameresolution_mdns._dns import DNSIncoming
 from meshnode_nameresolution_mdns._options import MdnsOptions
@@ -58,7 +58,7 @@ class MdnsResolver:
         interfaces = await _open_interfaces(options, context)
         resolver = cls(interfaces, options, context)
         try:
-            with _unwrapped():
+            with lone_error():
                 async with trio.open_nursery() as nursery:
                     for interface in interfaces:
                         nursery.start_soon(resolver._listen, interface)
@@ -73,7 +73,7 @@ class MdnsResolver:
         service = self._service(instance)
         self._services.append(service)
         try:
-            with _unwrapped():
+            with lone_error():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._introduce, service)
                     yield
@@ -202,14 +202,3 @@ async def _open_interfaces(options: MdnsOptions, context: DriverContext) -> list
     for failure in failures:
         context.log.info("mDNS: not used: %s", failure)
     return interfaces
-
-
-@contextmanager
-def _unwrapped() -> Iterator[None]:
-    """Takes the group off a lone error, which is then the caller's own."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
-            raise
-        raise group.exceptions[0] from group.exceptions[0].__cause__

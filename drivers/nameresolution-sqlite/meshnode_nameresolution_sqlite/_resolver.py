@@ -12,7 +12,7 @@ from typing import Final, ParamSpec, TypeVar, final
 import trio
 
 from meshnode.errors import ComponentError, ComponentUnavailable
-from meshnode.interfaces import DriverContext, Instance
+from meshnode.interfaces import DriverContext, Instance, lone_error
 from meshnode_nameresolution_sqlite._database import Database, Row
 from meshnode_nameresolution_sqlite._options import SqliteOptions
 
@@ -74,7 +74,7 @@ class SqliteResolver:
         try:
             with _translated("failed to register host"):
                 await self._write(self._database.register, row, self._now())
-            with _unwrapped():
+            with lone_error():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._keep_registered, row)
                     nursery.start_soon(self._keep_clean, row)
@@ -171,14 +171,3 @@ def _translated(what: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise ComponentUnavailable(f"{what}: {error}") from error
-
-
-@contextmanager
-def _unwrapped() -> Iterator[None]:
-    """Takes the group off a lone error, which is then the caller's own or `RegistrationLost`."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
-            raise
-        raise group.exceptions[0] from group.exceptions[0].__cause__

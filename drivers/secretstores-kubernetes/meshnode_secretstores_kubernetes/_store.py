@@ -10,7 +10,7 @@ from typing import Any, Final, final
 import httpx
 
 from meshnode.errors import ComponentError, ComponentUnavailable, InvalidArgument
-from meshnode.interfaces import DriverContext, SecretFeature
+from meshnode.interfaces import DriverContext, SecretFeature, reason_of
 from meshnode_secretstores_kubernetes._cluster import Cluster
 from meshnode_secretstores_kubernetes._names import is_namespace, is_secret
 from meshnode_secretstores_kubernetes._options import Options
@@ -20,8 +20,6 @@ __all__ = ["KubernetesSecrets"]
 
 _PAGE: Final = "100"
 _UNAUTHORIZED, _NOT_FOUND, _TOO_MANY, _GONE = 401, 404, 429, 410
-_LAYERS: Final = 8
-"""How far down an error's causes are looked at."""
 
 
 @final
@@ -102,7 +100,7 @@ class KubernetesSecrets:
         try:
             return await self._client.get(path, params=query, headers=headers, extensions=self._extensions)
         except (httpx.TransportError, OSError) as error:
-            raise ComponentUnavailable(f"Kubernetes cannot be reached: {_reason(error)}") from error
+            raise ComponentUnavailable(f"Kubernetes cannot be reached: {reason_of(error)}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             # Without the body, which may hold a secret.
             raise ComponentError(f"Kubernetes' answer cannot be read: {type(error).__name__}") from None
@@ -133,15 +131,3 @@ def _listed(page: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _part(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = value.get(name)
     return found if isinstance(found, dict) else {}
-
-
-def _reason(error: Exception) -> str:
-    """httpx says nothing of what went wrong under TLS; one of the errors below it does."""
-    found: BaseException | None = error
-    for _ in range(_LAYERS):
-        if found is None:
-            break
-        if str(found):
-            return str(found)
-        found = found.__cause__ or found.__context__
-    return type(error).__name__

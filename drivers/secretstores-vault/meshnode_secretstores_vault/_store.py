@@ -9,7 +9,7 @@ from typing import Any, final
 import httpx
 
 from meshnode.errors import ComponentError, ComponentUnavailable, InvalidArgument
-from meshnode.interfaces import SecretFeature
+from meshnode.interfaces import SecretFeature, reason_of
 from meshnode_secretstores_vault._options import Options
 from meshnode_secretstores_vault._paths import joined, path_of
 
@@ -20,8 +20,6 @@ _VERSION = "version_id"
 _LATEST = "0"
 _MOST_SECRETS = 10_000
 """How many secrets bulk_get reads; more than that is surely a mistake in the prefix."""
-_LAYERS = 8
-"""How far down an error's causes are looked at."""
 
 
 @final
@@ -85,7 +83,7 @@ class VaultSecrets:
                 method, f"{self._engine}/{path}", params=query, extensions=self._extensions
             )
         except (httpx.TransportError, OSError) as error:
-            raise ComponentUnavailable(f"Vault cannot be reached: {_reason(error)}") from error
+            raise ComponentUnavailable(f"Vault cannot be reached: {reason_of(error)}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             # Without the body, which may hold a secret.
             raise ComponentError(f"Vault's answer cannot be read: {type(error).__name__}") from None
@@ -127,18 +125,6 @@ def _refusal(answer: httpx.Response) -> ComponentError:
     message = f"Vault answered with status {answer.status_code}{': ' if words else ''}{words}"
     busy = answer.status_code == 429 or answer.status_code >= 500
     return ComponentUnavailable(message) if busy else ComponentError(message)
-
-
-def _reason(error: Exception) -> str:
-    """httpx says nothing of what went wrong under TLS; one of the errors below it does."""
-    found: BaseException | None = error
-    for _ in range(_LAYERS):
-        if found is None:
-            break
-        if str(found):
-            return str(found)
-        found = found.__cause__ or found.__context__
-    return type(error).__name__
 
 
 def _in_words(value: Any) -> str:

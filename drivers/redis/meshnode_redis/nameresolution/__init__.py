@@ -12,17 +12,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from meshnode.errors import ComponentError
-from meshnode.interfaces import Driver, DriverContext
+from meshnode.interfaces import Driver, DriverContext, lone_error
 from meshnode_redis._open import open_client
 from meshnode_redis.nameresolution._options import Options
-from meshnode_redis.nameresolution._resolver import RedisResolver, unwrapped
+from meshnode_redis.nameresolution._resolver import RedisResolver
 
 __all__ = ["Options", "RedisResolver", "driver"]
 
 
 @asynccontextmanager
 async def _open(options: Options, context: DriverContext) -> AsyncIterator[RedisResolver]:
-    with unwrapped():
+    with lone_error():
         async with open_client(options, context, ComponentError) as client:
             yield RedisResolver(options, context, client)
 

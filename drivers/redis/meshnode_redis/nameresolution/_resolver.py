@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final, final
 
 import trio
 
 from meshnode.errors import ComponentError
-from meshnode.interfaces import DriverContext, Instance
+from meshnode.interfaces import DriverContext, Instance, lone_error
 from meshnode_redis._client import Client
 from meshnode_redis.nameresolution import _scripts
 from meshnode_redis.nameresolution._options import Options
 
-__all__ = ["RedisResolver", "unwrapped"]
+__all__ = ["RedisResolver"]
 
 _RETRY: Final = 0.5
 """Seconds until a renewal that failed is tried again."""
@@ -49,7 +49,7 @@ class RedisResolver:
         member = _scripts.member_of(instance.address, registration.hex)
         try:
             await self._register(key, member)
-            with unwrapped():
+            with lone_error():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._keep_registered, key, member)
                     yield
@@ -86,14 +86,3 @@ class RedisResolver:
                 self._context.log.warning("the registration could not be taken out: %s", error)
         if scope.cancelled_caught:
             self._context.log.warning("the registration could not be taken out in %g s", _FAREWELL)
-
-
-@contextmanager
-def unwrapped() -> Iterator[None]:
-    """The tasks here raise nothing: an error that comes out of their nurseries is the caller's, and alone."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
-            raise
-        raise group.exceptions[0] from group.exceptions[0].__cause__
