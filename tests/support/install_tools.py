@@ -92,6 +92,7 @@ Installers = dict[str, Callable[[], None]]
 def installers() -> tuple[Installers, Installers]:
     """By name: what is built by Go, which takes both cores of a small machine, and what is only fetched."""
     from support.install_consul import consul  # these import this module
+    from support.install_daprd import daprd
     from support.install_dnsmasq import dnsmasq
     from support.install_etcd import etcd
     from support.install_kafka import kafka
@@ -110,6 +111,7 @@ def installers() -> tuple[Installers, Installers]:
         "Dapr's components SDK for Go": go_component,
         "nats-server": nats,
         "Consul": consul,
+        "daprd": daprd,
         "Kubernetes' API server": kubernetes,
     }
     fetched: Installers = {
