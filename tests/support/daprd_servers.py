@@ -56,7 +56,8 @@ def daprd(
     command = [
         str(program), "--app-id", app_id, "--resources-path", str(folder), "--mode", "standalone",
         "--dapr-grpc-port", str(api), "--dapr-internal-grpc-port", str(internal),
-        "--dapr-http-port", str(http), "--metrics-port", str(metrics), "--dapr-public-port", str(public), "--log-level", "info",
+        "--dapr-http-port", str(http), "--metrics-port", str(metrics),
+        "--dapr-public-port", str(public), "--log-level", "info",
         "--dapr-listen-addresses", "127.0.0.1", "--dapr-internal-grpc-listen-address", "127.0.0.1", *flags,
     ]  # fmt: skip
     if configuration:
