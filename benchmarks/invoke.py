@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 from _bench.against import AGAINST, add_flags, against
 from _bench.answers import INVOKE, ON_INVOKE, fixed_answers, invoke_request
+from _bench.dapr import DAPRD, running_daprds
 from _bench.direct import BASELINES, direct_subjects
 from _bench.nodes import running_app, running_chain
 from _bench.options import Options, chosen, flags, options_of, run_script
@@ -27,16 +28,19 @@ from meshnode.wire.dapr.proto.runtime import v1 as runtime
 
 def main() -> None:
     parser = flags(__doc__, rate="1000")
-    add_flags(parser)
+    add_flags(parser, also=DAPRD)
     parser.add_argument("--baselines", action="store_true", help="direct calls of grpclib and grpcio, too")
     parsed = parser.parse_args()
     options = options_of(parsed)
-    names = ["direct", "meshnode", "proxied", *([AGAINST] if parsed.against else ())]
+    anchor = parsed.against if parsed.against in (None, DAPRD) else AGAINST
+    names = ["direct", "meshnode", "proxied", *filter(None, [anchor])]
     rows = chosen(options, [*names, *(BASELINES if parsed.baselines else ())])
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="meshnode-bench-")))
         results = measure(_subjects(stack, folder, rows, parsed, options), options)
-    pairs = [Pair("meshnode", "direct", cpu=False), Pair("meshnode", "proxied"), Pair("meshnode", AGAINST)]
+    pairs = [Pair("meshnode", "direct", cpu=False), Pair("meshnode", "proxied")]
+    if anchor is not None:
+        pairs.append(Pair("meshnode", anchor))
     publish("invoke", results, pairs, options, "per hop")
 
 
@@ -60,6 +64,10 @@ def _subjects(
         for name, call in (("meshnode", invocation("echo")), ("proxied", proxied)):
             if name in rows:
                 subjects.append(Subject(name, front.address, call, pids, hops))
+    if DAPRD in rows:
+        programs, first = stack.enter_context(running_daprds(folder, address))
+        pids = {program.role: program.pid for program in programs} | {"app": app.pid}
+        subjects.append(Subject(DAPRD, first, invocation("echo"), pids, ("daprd A", "daprd B")))
     if AGAINST in rows:
         subjects.append(against(parsed, AGAINST, invocation(parsed.app_id)))
     return subjects

@@ -4,6 +4,7 @@ Messages are passed on undecoded; headers vary from call to call (a trace contex
 main column is the CPU time of one hop: the mean of both nodes', or the application's in a direct call.
 
     python benchmarks/proxy.py --against envoy --in-flight 16
+    python benchmarks/proxy.py --against daprd --in-flight 16
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from _bench.against import AGAINST, add_flags, against
+from _bench.dapr import DAPRD, daprd_program, running_daprds
 from _bench.direct import BASELINES, direct_subjects
 from _bench.nodes import running_app, running_chain
 from _bench.options import Options, chosen, flags, options_of, run_script
@@ -25,15 +27,17 @@ from _bench.rounds import Subject, measure
 
 def main() -> None:
     parser = flags(__doc__, rate="1000")
-    add_flags(parser, also="envoy")
+    add_flags(parser, also="envoy|daprd")
     parser.add_argument("--baselines", action="store_true", help="direct calls of grpclib and grpcio, too")
     parsed = parser.parse_args()
     options = options_of(parsed)
-    anchor = {None: None, "envoy": "envoy"}.get(parsed.against, AGAINST)
+    anchor = parsed.against if parsed.against in (None, "envoy", DAPRD) else AGAINST
     names = ["direct", "meshnode", *filter(None, [anchor]), *(BASELINES if parsed.baselines else ())]
     rows = chosen(options, names)
     if "envoy" in rows:
         envoy_program()  # before anything is started
+    if DAPRD in rows:
+        daprd_program()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="meshnode-bench-")))
         results = measure(_subjects(stack, folder, rows, parsed, options), options)
@@ -60,6 +64,13 @@ def _subjects(
         programs, first = stack.enter_context(running_envoys(folder, address))
         pids = {program.role: program.pid for program in programs} | {"app": app.pid}
         subjects.append(Subject("envoy", first, request, pids, ("envoy A", "envoy B")))
+    if DAPRD in rows:
+        own = Request(
+            request.path, request.messages, [("dapr-app-id", "echo")], request.varying, options.size
+        )
+        programs, first = stack.enter_context(running_daprds(folder, address))
+        pids = {program.role: program.pid for program in programs} | {"app": app.pid}
+        subjects.append(Subject(DAPRD, first, own, pids, ("daprd A", "daprd B")))
     if AGAINST in rows:
         subjects.append(against(parsed, AGAINST, request))
     return subjects

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 import trio
 from _bench.against import AGAINST, add_flags, against
+from _bench.dapr import DAPRD, running_daprd
 from _bench.direct import BASELINES, direct_subjects
 from _bench.nodes import component, running_app, running_node
 from _bench.options import Options, chosen, flags, options_of, run_script
@@ -28,7 +29,7 @@ _STORE = "bench"
 
 def main() -> None:
     parser = flags(__doc__, rate="1000")
-    add_flags(parser)
+    add_flags(parser, also=DAPRD)
     parser.add_argument("--store", default="statestore", help="with --against: the store there (statestore)")
     parser.add_argument("--baselines", action="store_true", help="direct calls of grpclib and grpcio, too")
     parsed = parser.parse_args()
@@ -38,19 +39,25 @@ def main() -> None:
         "direct",
         *(BASELINES if parsed.baselines else ()),
         *stores,
-        *([AGAINST] if parsed.against else ()),
+        *([f"{DAPRD}-{store}" for store in stores] if parsed.against == DAPRD else ()),
+        *([AGAINST] if parsed.against not in (None, DAPRD) else ()),
     ]
     rows = chosen(options, [f"{verb} {kind}" for kind in kinds for verb in ("save", "get")])
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="meshnode-bench-")))
         subjects = _direct(stack, rows, options)
         for store in stores:
-            if any(row.endswith(store) for row in rows):
-                subjects += _of_node(stack, folder, store, rows, options)
-        if parsed.against:
+            if any(row.endswith(f" {store}") for row in rows):
+                subjects += _of_sidecar(stack, folder, store, rows, options)
+            if any(row.endswith(f"{DAPRD}-{store}") for row in rows):
+                subjects += _of_sidecar(stack, folder, store, rows, options, daprd=True)
+        if parsed.against not in (None, DAPRD):
             subjects += _against(parsed, rows, options)
         results = measure(subjects, options)
-    pairs = [Pair(f"{verb} {store}", f"{verb} {AGAINST}") for store in stores for verb in ("save", "get")]
+    anchors = {store: f"{DAPRD}-{store}" if parsed.against == DAPRD else AGAINST for store in stores}
+    pairs = [
+        Pair(f"{verb} {store}", f"{verb} {anchors[store]}") for store in stores for verb in ("save", "get")
+    ]
     publish("state", results, pairs, options, "of the node")
 
 
@@ -64,7 +71,11 @@ def _direct(stack: ExitStack, rows: list[str], options: Options) -> list[Subject
     return subjects
 
 
-def _of_node(stack: ExitStack, folder: Path, store: str, rows: list[str], options: Options) -> list[Subject]:
+def _of_sidecar(
+    stack: ExitStack, folder: Path, store: str, rows: list[str], options: Options, *, daprd: bool = False
+) -> list[Subject]:
+    """The rows of a node, or of a daprd, on a store of its own."""
+    kind = f"{DAPRD}-{store}" if daprd else store
     pids = {}
     metadata = {}
     if store == "redis":
@@ -72,17 +83,22 @@ def _of_node(stack: ExitStack, folder: Path, store: str, rows: list[str], option
         pids["redis"] = server.pid
         metadata["redisHost"] = where
     elif store == "sqlite":
-        metadata["connectionString"] = str(folder / "bench.db")
+        metadata["connectionString"] = str(folder / f"{kind}.db")
     text = component(_STORE, f"state.{store}", **metadata)
-    node = stack.enter_context(
-        running_node(f"node-{store}", folder, f"state-{store}", components={"store": text})
-    )
-    pids["node"] = node.program.pid
+    if daprd:
+        starting = running_daprd(f"node-{kind}", folder, f"state-{kind}", components={"store": text})
+        program, address = stack.enter_context(starting)
+    else:
+        node = stack.enter_context(
+            running_node(f"node-{store}", folder, f"state-{store}", components={"store": text})
+        )
+        program, address = node.program, node.address
+    pids["node"] = program.pid
     requests = state_requests(_STORE, options.size, varying=options.varying)
-    trio.run(fill, node.address, requests["save"])
-    names = {verb: f"{verb} {store}" for verb in requests}
+    trio.run(fill, address, requests["save"])
+    names = {verb: f"{verb} {kind}" for verb in requests}
     return [
-        Subject(names[verb], node.address, request, pids, ("node",))
+        Subject(names[verb], address, request, pids, ("node",))
         for verb, request in requests.items()
         if names[verb] in rows
     ]

@@ -15,7 +15,7 @@ from typing import Any
 
 from _bench.processes import Failure, Program, running
 
-__all__ = ["envoy_program", "redis_program", "running_envoys", "running_redis"]
+__all__ = ["await_port", "envoy_program", "free_port", "redis_program", "running_envoys", "running_redis"]
 
 _STARTING = 20.0  # seconds
 _TYPES = "type.googleapis.com/envoy.extensions"
@@ -46,14 +46,14 @@ def running_envoys(folder: Path, app: str) -> Iterator[tuple[list[Program], str]
     with ExitStack() as stack:
         programs, upstream = [], app
         for role in ("envoy B", "envoy A"):
-            port = _free_port()
+            port = free_port()
             config = folder / f"{role}.json"
             config.write_text(json.dumps(_envoy_config(port, upstream)), encoding="utf-8")
             command = [program, "--config-path", str(config), "--use-dynamic-base-id", "--log-level", "error"]
             running_one = running(role, [*command, "--concurrency", "1"])  # as many threads as a node has
             programs.append(stack.enter_context(running_one))
             upstream = f"127.0.0.1:{port}"
-            _await_port(programs[-1], port)
+            await_port(programs[-1], port)
         yield programs[::-1], upstream
 
 
@@ -95,20 +95,20 @@ def running_redis(folder: Path) -> Iterator[tuple[Program, str]]:
     program = redis_program()
     if program is None:
         raise Failure("redis-server is not installed")
-    port = _free_port()
+    port = free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with running("redis", [program, *options, "--dir", str(folder)]) as redis:
-        _await_port(redis, port)
+        await_port(redis, port)
         yield redis, f"127.0.0.1:{port}"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _await_port(program: Program, port: int) -> None:
+def await_port(program: Program, port: int) -> None:
     """Programs that report nothing are asked until they answer."""
     ends = time.monotonic() + _STARTING
     while True:
