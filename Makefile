@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := tests/locked.txt
+# Processes among which the tests are shared, file by file; much of their time goes into waiting for others'.
+WORKERS ?= 2
 DRIVERS := $(sort $(wildcard drivers/*))
 EDITABLE := -e . $(addprefix -e ,$(DRIVERS))
 # What a plain `pip install meshnode` brings: the drivers that pyproject.toml names.
@@ -22,7 +24,7 @@ quickstart: $(VENV)/.quickstart
 
 test: $(VENV)/.test
 	$(MAKE) --no-print-directory -j2 tools check
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # What a commit must pass before the tests run.
 check: lint types
