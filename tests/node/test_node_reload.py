@@ -40,6 +40,16 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """Nodes started here get hangups, although this run may ignore them: under nohup it does, and so do its
+    children.
+    """
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @contextmanager
 def calling(running: Node) -> Iterator[dapr_pb2_grpc.DaprStub]:
     with grpc.insecure_channel(running.address) as channel:
@@ -142,6 +152,7 @@ def test_a_folder_that_is_replaced_goes_on_being_watched(tmp_path: Path) -> None
         running.process.wait_for(RELOADED + "three", after=at)
 
 
+@pytest.mark.usefixtures("hangups")
 def test_a_hangup_has_the_files_read_again(tmp_path: Path) -> None:
     with node("app", tmp_path, resources=component("store", "state.in-memory")) as running:
         running.process.popen.send_signal(signal.SIGHUP)
@@ -149,6 +160,7 @@ def test_a_hangup_has_the_files_read_again(tmp_path: Path) -> None:
         assert running.process.end() == 0
 
 
+@pytest.mark.usefixtures("hangups")
 def test_a_configuration_switches_it_off(tmp_path: Path) -> None:
     off = """
 ---
