@@ -288,7 +288,7 @@ class StateBlock:
             if options
             else Consistency.UNSPECIFIED,
             ttl=_ttl(item.metadata) if item.metadata else None,
-            content_type=content_type,
+            content_type="" if store.cipher else content_type,  # what is encrypted is no JSON
             metadata=item.metadata,
         )
 

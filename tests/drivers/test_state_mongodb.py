@@ -155,7 +155,13 @@ async def test_json_that_is_none_and_numbers_that_are_large(options):
         await store.set(SetRequest("k", b'{"n":100000000000000000000}', content_type="application/json"))
         found = await store.get(GetRequest("k"))
         assert found is not None
-        assert found.data == b'{"n":1e+20}'
+        assert found.data == b'{"n":100000000000000000000}'
+        await store.set(
+            SetRequest("k", b'{"n":[1.0,-2.0,1.5],"o":{"m":1e21}}', content_type="application/json")
+        )
+        found = await store.get(GetRequest("k"))
+        assert found is not None
+        assert found.data == b'{"n":[1,-2,1.5],"o":{"m":1e+21}}'  # what a daprd reads
 
 
 async def test_a_value_that_is_too_large(options):

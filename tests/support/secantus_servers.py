@@ -45,7 +45,9 @@ class SecantusServer:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    str(program), "--host", "127.0.0.1", "--port", str(self.port), "--cache-size", "64M",
+                    # Not by its first line, which names the folder that it was installed in.
+                    str(program.with_name("python")), str(program),
+                    "--host", "127.0.0.1", "--port", str(self.port), "--cache-size", "64M",
                     "--storage-path", str(self.folder / "data"), "--sync-on-commit", *self.arguments,
                 ],
                 cwd=self.folder,

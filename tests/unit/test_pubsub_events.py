@@ -130,12 +130,15 @@ def test_a_publisher_may_override_attributes() -> None:
         "cloudevent.id": "mine",
         "CloudEvent.Type": "order",
         "cloudevent.source": "shop",
+        "cloudevent.subject": "socks",
+        "cloudevent.traceid": "00-y",
         "cloudevent.traceparent": "00-x",
         "cloudevent.data": "not this",
         "cloudevent.topic": "nor this",
     }
     event = json.loads(wrap(b"1", "application/json", metadata, ORIGIN))
     assert (event["id"], event["type"], event["source"]) == ("mine", "order", "shop")
+    assert event["subject"] == "socks"
     assert (event["traceparent"], event["traceid"]) == ("00-x", "00-x")
     assert (event["data"], event["topic"]) == (1, "orders")
 

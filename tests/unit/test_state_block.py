@@ -573,6 +573,20 @@ async def test_values_are_encrypted_at_rest_and_keys_rotate(driver: MemoryStore)
     assert [one.data for one in bulk.items] == [b"secret", b"newer"]
 
 
+async def test_a_store_is_not_told_that_what_is_encrypted_is_json() -> None:
+    """`state.mongodb` would try to read it."""
+    seen: list[str] = []
+
+    class Spy(Wrapped):
+        async def set(self, request: SetRequest) -> None:
+            seen.append(request.content_type)
+
+    document = item("k", b"{}", contentType="application/json")
+    await save(block_over(Spy()), document)
+    await save(block_over(Spy(), cipher=ValueCipher("store", OLD)), document)
+    assert seen == ["application/json", ""]
+
+
 async def test_a_value_none_of_the_keys_opens_is_an_error_of_its_own(driver: MemoryStore) -> None:
     plain = block_over(driver)
     await save(plain, item("plain", b"text"), item("empty", b""))

@@ -22,6 +22,8 @@ __all__ = ["alive", "dead", "fields", "result", "value_of"]
 _JSON = "application/json"
 _RELAXED = JSONOptions(json_mode=JSONMode.RELAXED)
 _LARGEST = 2**63
+_WRITTEN_OUT = 1e21
+"""Whole numbers below are written without an exponent, as Go does."""
 
 
 def alive(now: datetime) -> Mapping[str, Any]:
@@ -70,9 +72,21 @@ def value_of(stored: Any) -> bytes:
         return stored.encode(errors="surrogateescape")
     if isinstance(stored, bytes):
         return stored
+    stored = _whole(stored)
     return json_util.dumps(stored, json_options=_RELAXED, ensure_ascii=False, separators=(",", ":")).encode(
         errors="surrogateescape"
     )
+
+
+def _whole(value: Any) -> Any:
+    """A daprd keeps every number as a floating-point one, and reads those that are whole as `1`."""
+    if isinstance(value, dict):
+        return {name: _whole(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < _WRITTEN_OUT:
+        return int(value)
+    return value
 
 
 def result(document: Mapping[str, Any]) -> GetResult:

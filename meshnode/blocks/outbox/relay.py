@@ -6,7 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
 import trio
 
@@ -16,6 +16,7 @@ from meshnode.blocks.outbox.marks import Mark, bury, finish, look
 from meshnode.blocks.outbox.settings import OutboxSettings
 from meshnode.blocks.outbox.writer import OVERRIDES, STORE
 from meshnode.blocks.pubsub.brokers import Broker, Brokers
+from meshnode.blocks.pubsub.contenttypes import is_cloud_event
 from meshnode.blocks.pubsub.envelope import Origin, wrap
 from meshnode.blocks.pubsub.events import Event, event_of
 from meshnode.blocks.pubsub.publishing import Publishing
@@ -38,6 +39,7 @@ _MAX_IN_FLIGHT = 100
 missed.
 """
 _MOST_WAITED_FOR = 10_000
+_MADE_ANEW = frozenset({"id", "topic", "pubsubname", "datacontenttype"})
 _FIRST_LOOK, _LONGEST_PAUSE = 0.05, 3.0
 
 
@@ -183,8 +185,16 @@ class OutboxRelay:
             tracestate=event.text("tracestate"),
             time=event.text("time"),
         )
-        data = wrap(event.data, event.text("datacontenttype"), _overrides(event), origin)
+        kind = event.text("datacontenttype")
+        data = wrap(event.data, kind, _overrides(event), origin, extensions=_carried(event, kind))
         await self._publishing.send(broker, PublishRequest(settings.topic, data), call, stop=self.stop)
+
+
+def _carried(event: Event, kind: str) -> Mapping[str, Any]:
+    """Attributes of a daprd's message: it puts all metadata of the operation there, and relays it all."""
+    if STORE in event.attributes or is_cloud_event(kind):
+        return {}
+    return {name: value for name, value in event.attributes.items() if name not in _MADE_ANEW}
 
 
 def _overrides(event: Event) -> Mapping[str, str]:

@@ -30,6 +30,7 @@ OVERRIDES = "outboxmetadata"
 STORE = "outboxstore"
 """Extension of an internal message: the store that has the marker. Several may share a topic."""
 
+_ID = "cloudevent.id"
 _PROJECTION = "outbox.projection"
 _TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
 _UPSERT = "upsert"
@@ -108,9 +109,11 @@ class OutboxWriter:
             extensions: dict[str, object] = {STORE: settings.store}
             if overrides:
                 extensions[OVERRIDES] = overrides
-            # An event that has an id of its own goes into the one that has the marker's.
+            # A daprd that relays it publishes it as it is: so the overrides are in effect here, too, all but
+            # the id, which is the marker's. An event that has an id of its own goes into the one with that.
+            given = {name: value for name, value in overrides.items() if name.lower() != _ID}
             kind = content_type_of(item)
-            event = wrap(item.value, kind, {}, origin, extensions=extensions, enclosed=True)
+            event = wrap(item.value, kind, given, origin, extensions=extensions, enclosed=True)
             await self._publishing.send(broker, PublishRequest(settings.internal_topic, event), call)
         except (MeshError, ValueError) as error:
             message = f"error while publishing outbox message: {error}"

@@ -27,6 +27,7 @@ _OVERRIDES = {
     "id": "id",
     "source": "source",
     "type": "type",
+    "subject": "subject",
     "traceid": "traceid",
     "traceparent": "traceparent",
     "tracestate": "tracestate",
@@ -113,7 +114,7 @@ def _overrides(metadata: Mapping[str, str]) -> dict[str, str]:
         if attribute is not None and value:
             found[attribute] = value
     if "traceparent" in found:
-        found.setdefault("traceid", found["traceparent"])
+        found["traceid"] = found["traceparent"]
     elif "traceid" in found:
         found["traceparent"] = found["traceid"]
     return found
