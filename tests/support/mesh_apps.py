@@ -12,10 +12,10 @@ from typing import Any
 
 import grpc
 from dapr.proto.common.v1 import common_pb2
-from dapr.proto.runtime.v1 import appcallback_pb2, appcallback_pb2_grpc
+from dapr.proto.runtime.v1 import appcallback_pb2_grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
+from grpc_status import rpc_status  # type: ignore[import-untyped]
 
 __all__ = ["BIG", "SERVICE", "MeshApp", "mesh_app"]
 
@@ -25,7 +25,7 @@ BIG = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length",
 
 def refusal(code: grpc.StatusCode) -> status_pb2.Status:
     reason = error_details_pb2.ErrorInfo(reason="REFUSED", domain="test", metadata={"shop": "closed"})
-    detail = any_pb2.Any()
+    detail: Any = any_pb2.Any()  # type: ignore[attr-defined]
     detail.Pack(reason)
     return status_pb2.Status(
         code=code.value[0], message="the application refuses: 50 % off", details=[detail]
@@ -57,7 +57,7 @@ class MeshApp(appcallback_pb2_grpc.AppCallbackServicer):
         context.set_trailing_metadata((("after", "all"),))
         kind = "application/x-answer" if request.method == "echo" else ""
         extension = request.http_extension
-        data = any_pb2.Any(value=request.data.value or extension.querystring.encode())
+        data: Any = any_pb2.Any(value=request.data.value or extension.querystring.encode())  # type: ignore[attr-defined]
         return common_pb2.InvokeResponse(data=data, content_type=kind)
 
     def last(self, key: str) -> str:

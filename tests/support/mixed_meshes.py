@@ -47,5 +47,10 @@ def mesh(home: Path, configuration: str, names: tuple[str, ...] = NAMES) -> Iter
 
     stacks: list[ExitStack] = []
     with ExitStack() as stack, ThreadPoolExecutor() as threads:
-        stack.callback(lambda: [one.close() for one in stacks])
+        stack.callback(close, stacks)
         yield {one.app_id: one for one in threads.map(start, names)}
+
+
+def close(stacks: list[ExitStack]) -> None:
+    for one in stacks:
+        one.close()

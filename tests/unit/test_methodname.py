@@ -14,7 +14,7 @@ from meshnode.errors import InvalidArgument
     ("method", "cleaned"),
     [
         ("", ""), ("orders", "orders"), ("/a//b/../c", "/a/c"), ("//a", "/a"), ("a/", "a"), ("/", "/"),
-        (".", ""), ("..", ""), ("../../a", "a"), ("/../a", "/a"), ("a/../..", ""), ("a.b", "a.b"), ("...", "..."),
+        (".", ""), ("..", ""), ("../../a", "a"), ("/../a", "/a"), ("a/../..", ""), ("a.b", "a.b"),
     ],
 )  # fmt: skip
 def test_a_path_is_made_plain(method: str, cleaned: str) -> None:
