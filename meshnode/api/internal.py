@@ -7,6 +7,7 @@ from typing import Any, final
 from meshnode.api.service import Gate, Implementation, Stream, bind
 from meshnode.blocks.call import Call
 from meshnode.blocks.invocation import Invocation
+from meshnode.blocks.methodname import normalized
 from meshnode.errors import InvalidArgument, MeshError, Status
 from meshnode.security.access import AccessPolicy
 from meshnode.wire.dapr.proto.common import v1 as common
@@ -68,6 +69,7 @@ class InternalApi:
         self, request: internals.InternalInvokeRequest, call: Call
     ) -> internals.InternalInvokeResponse:
         if request.message is not None:
+            request.message.method = normalized(request.message.method)
             self._access.check(request.message.method, _verb(request.message))
         try:
             return await self._invocation.call_application(request, call)

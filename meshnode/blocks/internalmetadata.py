@@ -18,16 +18,16 @@ __all__ = ["CALLEE", "CALLER", "from_internal", "to_internal"]
 CALLER = "dapr-caller-app-id"
 CALLEE = "dapr-callee-app-id"
 
-# Not the caller's to pass on: HTTP/2 and gRPC put their own on each hop, and a node's API token is between
-# it and its application.
+# Not the caller's to pass on: HTTP/2 and gRPC put their own on each hop (an answer of trailers alone has the
+# status among its headers, and it travels in a field of its own), and a node's API token is between it and
+# its application.
 _NOT_SENT = frozenset(
     {"te", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "accept-encoding", "connection"}
-    | {"dapr-api-token"}
+    | {"dapr-api-token", "grpc-status", "grpc-message", "grpc-status-details-bin"}
 )
 _NOT_RECEIVED = (
     _NOT_SENT
     | {"content-type", "content-length", "user-agent", "host", "destination-app-id"}
-    | {"grpc-status", "grpc-message", "grpc-status-details-bin"}
     | {"keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
 )
 

@@ -18,6 +18,7 @@ from grpclib.const import Status
 from meshnode.app import AppChannel
 from meshnode.blocks.call import Call
 from meshnode.blocks.internalmetadata import CALLEE, CALLER, from_internal, to_internal
+from meshnode.blocks.methodname import normalized
 from meshnode.blocks.scoped import scoped_app_call
 from meshnode.blocks.unary import call_unary, decoded
 from meshnode.cluster import Peers
@@ -110,6 +111,7 @@ class Invocation:
             return await self._attempt(request.id, message, headers, call)
 
         try:
+            message.method = normalized(message.method)
             return await scoped_app_call(self._policies, request.id, message.method, attempt, call)
         except MeshError as error:
             if isinstance(error, CircuitOpen) or error.code in (Status.DEADLINE_EXCEEDED, Status.CANCELLED):
@@ -192,6 +194,7 @@ class Invocation:
         one = internals.ListStringValue
         metadata = to_internal(headers)
         metadata[CALLER] = one(values=[self._own.app_id])
+        metadata["dapr-caller-namespace"] = one(values=[self._own.namespace])
         metadata[CALLEE] = one(values=[target.app_id])
         metadata["destination-app-id"] = one(values=[target.app_id])
         metadata["traceparent"] = one(

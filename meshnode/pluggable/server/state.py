@@ -44,12 +44,19 @@ def state_services(instances: Instances) -> list[Any]:
     return [
         service(components.StateStoreBase(), instances, reply, store),
         service(components.TransactionalStateStoreBase(), instances, reply, {"Transact": _transact}),
+        service(
+            components.TransactionalStoreMultiMaxSizeBase(), instances, reply, {"MultiMaxSize": _largest}
+        ),
         service(components.QueriableStateStoreBase(), instances, reply, {"Query": _query}),
     ]
 
 
 async def _features(store: StateStore, _: Any) -> components.FeaturesResponse:
     return components.FeaturesResponse(features=sorted(one.value for one in store.features))
+
+
+async def _largest(store: StateStore, _: Any) -> components.MultiMaxSizeResponse:
+    return components.MultiMaxSizeResponse(max_size=-1)  # no driver limits a transaction
 
 
 async def _get(store: StateStore, request: components.GetRequest) -> components.GetResponse:
