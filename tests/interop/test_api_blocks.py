@@ -21,7 +21,10 @@ RESOURCES = """
 apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {name: files}
-spec: {type: secretstores.local.file, version: v1, metadata: [{name: secretsFile, value: "HOME/secrets.json"}]}
+spec:
+  type: secretstores.local.file
+  version: v1
+  metadata: [{name: secretsFile, value: "HOME/secrets.json"}]
 ---
 apiVersion: dapr.io/v1alpha1
 kind: Component
@@ -61,6 +64,10 @@ def lock(store: str, resource: str, owner: str, seconds: int) -> lock_pb2.TryLoc
     )
 
 
+def held(resource: str) -> list[tuple[str, lock_pb2.TryLockRequest]]:
+    return [("TryLockAlpha1", lock("locks", resource, "me", 60))]
+
+
 def unlock(store: str, resource: str, owner: str) -> lock_pb2.UnlockRequest:
     return lock_pb2.UnlockRequest(store_name=store, resource_id=resource, lock_owner=owner)
 
@@ -87,15 +94,24 @@ SECRET_CASES = [
     Case("secret, empty key", "GetSecret", secret("files", "")),
     Case("secret, denied", "GetSecret", secret("files", "private")),
     Case("secrets in bulk", "GetBulkSecret", secret_pb2.GetBulkSecretRequest(store_name="files")),
-    Case("secrets in bulk, unknown store", "GetBulkSecret", secret_pb2.GetBulkSecretRequest(store_name="unknown")),
-]  # fmt: skip
+    Case(
+        "secrets in bulk, unknown store",
+        "GetBulkSecret",
+        secret_pb2.GetBulkSecretRequest(store_name="unknown"),
+    ),
+]
 LOCK_CASES = [
     Case(
-        "lock", "TryLockAlpha1", lock("locks", "a", "me", 60),
-        Allowed("a fencing token goes with every lock that was taken", {"headers": {"meshnode-fencing-token": "TOKEN"}}),
+        "lock",
+        "TryLockAlpha1",
+        lock("locks", "a", "me", 60),
+        Allowed(
+            "a fencing token goes with every lock that was taken",
+            {"headers": {"meshnode-fencing-token": "TOKEN"}},
+        ),
     ),
-    Case("lock, taken", "TryLockAlpha1", lock("locks", "b", "you", 60), before=[("TryLockAlpha1", lock("locks", "b", "me", 60))]),
-    Case("lock, taken by itself", "TryLockAlpha1", lock("locks", "c", "me", 60), before=[("TryLockAlpha1", lock("locks", "c", "me", 60))]),
+    Case("lock, taken", "TryLockAlpha1", lock("locks", "b", "you", 60), before=held("b")),
+    Case("lock, taken by itself", "TryLockAlpha1", lock("locks", "c", "me", 60), before=held("c")),
     Case("lock, unknown store", "TryLockAlpha1", lock("unknown", "a", "me", 60)),
     Case("lock, empty store", "TryLockAlpha1", lock("", "a", "me", 60)),
     Case("lock, empty resource", "TryLockAlpha1", lock("locks", "", "me", 60)),
@@ -104,36 +120,42 @@ LOCK_CASES = [
     Case("lock, negative expiry", "TryLockAlpha1", lock("locks", "a", "me", -1)),
     Case("lock, everything wrong", "TryLockAlpha1", lock("unknown", "", "", 0)),
     Case("lock, illegal resource", "TryLockAlpha1", lock("locks", "a||b", "me", 60)),
-    Case("unlock", "UnlockAlpha1", unlock("locks", "d", "me"), before=[("TryLockAlpha1", lock("locks", "d", "me", 60))]),
-    Case("unlock, somebody else's", "UnlockAlpha1", unlock("locks", "e", "you"), before=[("TryLockAlpha1", lock("locks", "e", "me", 60))]),
+    Case("unlock", "UnlockAlpha1", unlock("locks", "d", "me"), before=held("d")),
+    Case("unlock, somebody else's", "UnlockAlpha1", unlock("locks", "e", "you"), before=held("e")),
     Case("unlock, no such lock", "UnlockAlpha1", unlock("locks", "nothing", "me")),
     Case("unlock, unknown store", "UnlockAlpha1", unlock("unknown", "a", "me")),
     Case("unlock, empty resource", "UnlockAlpha1", unlock("locks", "", "me")),
     Case("unlock, empty owner", "UnlockAlpha1", unlock("locks", "a", "")),
     Case("unlock, illegal resource", "UnlockAlpha1", unlock("locks", "a||b", "me")),
-]  # fmt: skip
+]
 CONFIGURATION_CASES = [
     case
     for alpha in ("", "Alpha1")
     for case in (
         Case(f"configuration{alpha}", f"GetConfiguration{alpha}", settings("settings", "colour", "size")),
         Case(f"configuration{alpha}, no keys", f"GetConfiguration{alpha}", settings("settings")),
-        Case(f"configuration{alpha}, unknown keys", f"GetConfiguration{alpha}", settings("settings", "nothing")),
+        Case(
+            f"configuration{alpha}, unknown keys", f"GetConfiguration{alpha}", settings("settings", "nothing")
+        ),
         Case(f"configuration{alpha}, empty key", f"GetConfiguration{alpha}", settings("settings", "")),
         Case(f"configuration{alpha}, unknown store", f"GetConfiguration{alpha}", settings("unknown", "a")),
         Case(f"configuration{alpha}, empty store", f"GetConfiguration{alpha}", settings("", "a")),
         Case(f"subscribe{alpha}, unknown store", f"SubscribeConfiguration{alpha}", watch("unknown", "a")),
         Case(f"unsubscribe{alpha}, unknown id", f"UnsubscribeConfiguration{alpha}", unwatch("settings", "x")),
         Case(f"unsubscribe{alpha}, empty id", f"UnsubscribeConfiguration{alpha}", unwatch("settings", "")),
-        Case(f"unsubscribe{alpha}, unknown store", f"UnsubscribeConfiguration{alpha}", unwatch("unknown", "x")),
+        Case(
+            f"unsubscribe{alpha}, unknown store", f"UnsubscribeConfiguration{alpha}", unwatch("unknown", "x")
+        ),
     )
-]  # fmt: skip
+]
 NO_KEY = Allowed(
     "an entry without a name is a mistake of the caller's",
     {
         "status": "INVALID_ARGUMENT",
         "message": "metadata key must not be empty",
-        "details": [("BadRequest", {"field_violations": [{"field": "key", "description": "must not be empty"}]})],
+        "details": [
+            ("BadRequest", {"field_violations": [{"field": "key", "description": "must not be empty"}]})
+        ],
         "response": None,
     },
 )
@@ -172,9 +194,11 @@ def prepared(home: Path, redis: RedisServer, side: str) -> str:
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     home = tmp_path_factory.mktemp("interop-blocks")
-    with redis_server(home / "redis") as redis:
-        with sidecars(home, lambda side: prepared(home, redis, side), configuration=CONFIGURATION) as pair:
-            yield pair
+    with (
+        redis_server(home / "redis") as redis,
+        sidecars(home, lambda side: prepared(home, redis, side), configuration=CONFIGURATION) as pair,
+    ):
+        yield pair
 
 
 @pytest.fixture(scope="module")
@@ -183,9 +207,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         yield pair
 
 
-@pytest.mark.parametrize(
-    "case", [*SECRET_CASES, *LOCK_CASES, *CONFIGURATION_CASES, *METADATA_CASES], ids=str
-)
+@pytest.mark.parametrize("case", [*SECRET_CASES, *LOCK_CASES, *CONFIGURATION_CASES, *METADATA_CASES], ids=str)
 def test_request(full: Pair, case: Case) -> None:
     compare(full, case)
 

@@ -15,6 +15,9 @@ from support.sidecars import Allowed, Case, Pair, compare, sidecars
 
 pytestmark = pytest.mark.skipif(find_daprd() is None, reason="daprd is not installed")
 
+BUILT_IN = pytest.mark.skipif(
+    not daprd_has(b"_SubtleCrypto"), reason="daprd with the Subtle methods is not installed"
+)
 RESOURCES = """
 apiVersion: dapr.io/v1alpha1
 kind: Component
@@ -55,6 +58,7 @@ def opening(vault: str = "vault", key: str = "") -> pb.DecryptRequestOptions:
     return pb.DecryptRequestOptions(component_name=vault, key_name=key)
 
 
+FORGED = b'dapr.io/enc/v1\n{"k":"aes","kw":5,"wfk":"AAAA","cph":1,"np":"AAAAAAAAAA=="}\nAAAA\n'
 DOCUMENTS = [
     *[
         Case(f"encrypt, {name}", "EncryptAlpha1", encrypt((options, b"text", 0)))
@@ -70,7 +74,9 @@ DOCUMENTS = [
             "unknown cipher": encryption(cipher="rot13"),
         }.items()
     ],
-    Case("encrypt, options twice", "EncryptAlpha1", encrypt((encryption(), b"a", 0), (encryption(), b"b", 1))),
+    Case(
+        "encrypt, options twice", "EncryptAlpha1", encrypt((encryption(), b"a", 0), (encryption(), b"b", 1))
+    ),
     Case("encrypt, wrong sequence", "EncryptAlpha1", encrypt((encryption(), b"a", 0), (None, b"b", 7))),
     Case("encrypt, nothing sent", "EncryptAlpha1", []),
     *[
@@ -83,11 +89,23 @@ DOCUMENTS = [
             ("nothing", opening(), b""),
             ("no manifest", opening(), b"dapr.io/enc/v1\n"),
             ("bad manifest", opening(), b"dapr.io/enc/v1\n{}\nAAAA\n"),
-            ("bad MAC", opening(), b'dapr.io/enc/v1\n{"k":"aes","kw":5,"wfk":"AAAA","cph":1,"np":"AAAAAAAAAA=="}\nAAAA\n'),
+            (
+                "bad MAC",
+                opening(),
+                FORGED,
+            ),
         )
     ],
     Case("decrypt, nothing sent", "DecryptAlpha1", []),
-]  # fmt: skip
+]
+OUTSIDE = Allowed(
+    "a name that leads out of the folder is refused as what it is",
+    {"message": "failed to retrieve key : invalid key path: cannot be empty or contain '..'"},
+)
+NO_FILE = Allowed(
+    "the path of the keys is not the caller's to know",
+    {"message": "failed to retrieve key nothing: failed to load key 'nothing': key not found"},
+)
 SUBTLE = [
     case
     for name, vault, key, algorithm in (
@@ -99,33 +117,141 @@ SUBTLE = [
         ("no algorithm", "vault", "aes", ""),
     )
     for case in (
-        Case(f"get key, {name}", "SubtleGetKeyAlpha1", pb.SubtleGetKeyRequest(component_name=vault, name=key)),
-        Case(f"subtle encrypt, {name}", "SubtleEncryptAlpha1", pb.SubtleEncryptRequest(component_name=vault, key_name=key, algorithm=algorithm, plaintext=b"p", nonce=bytes(12))),
-        Case(f"subtle decrypt, {name}", "SubtleDecryptAlpha1", pb.SubtleDecryptRequest(component_name=vault, key_name=key, algorithm=algorithm, ciphertext=b"c", nonce=bytes(12), tag=bytes(16))),
-        Case(f"wrap, {name}", "SubtleWrapKeyAlpha1", pb.SubtleWrapKeyRequest(component_name=vault, key_name=key, algorithm=algorithm, plaintext_key=bytes(32))),
-        Case(f"unwrap, {name}", "SubtleUnwrapKeyAlpha1", pb.SubtleUnwrapKeyRequest(component_name=vault, key_name=key, algorithm=algorithm, wrapped_key=bytes(40))),
-        Case(f"sign, {name}", "SubtleSignAlpha1", pb.SubtleSignRequest(component_name=vault, key_name=key, algorithm=algorithm, digest=bytes(32))),
-        Case(f"verify, {name}", "SubtleVerifyAlpha1", pb.SubtleVerifyRequest(component_name=vault, key_name=key, algorithm=algorithm, digest=bytes(32), signature=bytes(32))),
+        Case(
+            f"get key, {name}",
+            "SubtleGetKeyAlpha1",
+            pb.SubtleGetKeyRequest(component_name=vault, name=key),
+            {"no key": OUTSIDE, "unknown key": NO_FILE}.get(name),
+        ),
+        Case(
+            f"subtle encrypt, {name}",
+            "SubtleEncryptAlpha1",
+            pb.SubtleEncryptRequest(
+                component_name=vault, key_name=key, algorithm=algorithm, plaintext=b"p", nonce=bytes(12)
+            ),
+        ),
+        Case(
+            f"subtle decrypt, {name}",
+            "SubtleDecryptAlpha1",
+            pb.SubtleDecryptRequest(
+                component_name=vault,
+                key_name=key,
+                algorithm=algorithm,
+                ciphertext=b"c",
+                nonce=bytes(12),
+                tag=bytes(16),
+            ),
+        ),
+        Case(
+            f"wrap, {name}",
+            "SubtleWrapKeyAlpha1",
+            pb.SubtleWrapKeyRequest(
+                component_name=vault, key_name=key, algorithm=algorithm, plaintext_key=bytes(32)
+            ),
+        ),
+        Case(
+            f"unwrap, {name}",
+            "SubtleUnwrapKeyAlpha1",
+            pb.SubtleUnwrapKeyRequest(
+                component_name=vault, key_name=key, algorithm=algorithm, wrapped_key=bytes(40)
+            ),
+        ),
+        Case(
+            f"sign, {name}",
+            "SubtleSignAlpha1",
+            pb.SubtleSignRequest(component_name=vault, key_name=key, algorithm=algorithm, digest=bytes(32)),
+        ),
+        Case(
+            f"verify, {name}",
+            "SubtleVerifyAlpha1",
+            pb.SubtleVerifyRequest(
+                component_name=vault, key_name=key, algorithm=algorithm, digest=bytes(32), signature=bytes(32)
+            ),
+        ),
     )
-]  # fmt: skip
+]
 WORKING = [
-    Case("public key as PEM", "SubtleGetKeyAlpha1", pb.SubtleGetKeyRequest(component_name="vault", name="rsa.pem")),
-    Case("public key of an unknown format", "SubtleGetKeyAlpha1", pb.SubtleGetKeyRequest(component_name="vault", name="rsa.pem", format=9)),  # type: ignore[arg-type]
-    Case("subtle encrypt", "SubtleEncryptAlpha1", pb.SubtleEncryptRequest(component_name="vault", key_name="aes", algorithm="A256GCM", plaintext=b"p", nonce=bytes(12), associated_data=b"a")),
-    Case("subtle encrypt, no nonce", "SubtleEncryptAlpha1", pb.SubtleEncryptRequest(component_name="vault", key_name="aes", algorithm="A256GCM", plaintext=b"p")),
-    Case("subtle decrypt, wrong tag", "SubtleDecryptAlpha1", pb.SubtleDecryptRequest(component_name="vault", key_name="aes", algorithm="A256GCM", ciphertext=b"c", nonce=bytes(12), tag=bytes(16))),
-    Case("wrap", "SubtleWrapKeyAlpha1", pb.SubtleWrapKeyRequest(component_name="vault", key_name="aes", algorithm="A256KW", plaintext_key=bytes(32))),
-    Case("unwrap, wrong", "SubtleUnwrapKeyAlpha1", pb.SubtleUnwrapKeyRequest(component_name="vault", key_name="aes", algorithm="A256KW", wrapped_key=bytes(40))),
-    Case("sign", "SubtleSignAlpha1", pb.SubtleSignRequest(component_name="vault", key_name="rsa.pem", algorithm="RS256", digest=bytes(32))),
-    Case("sign, digest too short", "SubtleSignAlpha1", pb.SubtleSignRequest(component_name="vault", key_name="rsa.pem", algorithm="RS256", digest=b"x")),
-    Case("verify, wrong", "SubtleVerifyAlpha1", pb.SubtleVerifyRequest(component_name="vault", key_name="rsa.pem", algorithm="RS256", digest=bytes(32), signature=bytes(256))),
-]  # fmt: skip
+    Case(
+        "public key as PEM",
+        "SubtleGetKeyAlpha1",
+        pb.SubtleGetKeyRequest(component_name="vault", name="rsa.pem"),
+    ),
+    Case(
+        "public key of an unknown format",
+        "SubtleGetKeyAlpha1",
+        pb.SubtleGetKeyRequest(component_name="vault", name="rsa.pem", format=9),
+    ),  # type: ignore[arg-type]
+    Case(
+        "subtle encrypt",
+        "SubtleEncryptAlpha1",
+        pb.SubtleEncryptRequest(
+            component_name="vault",
+            key_name="aes",
+            algorithm="A256GCM",
+            plaintext=b"p",
+            nonce=bytes(12),
+            associated_data=b"a",
+        ),
+    ),
+    Case(
+        "subtle encrypt, no nonce",
+        "SubtleEncryptAlpha1",
+        pb.SubtleEncryptRequest(component_name="vault", key_name="aes", algorithm="A256GCM", plaintext=b"p"),
+    ),
+    Case(
+        "subtle decrypt, wrong tag",
+        "SubtleDecryptAlpha1",
+        pb.SubtleDecryptRequest(
+            component_name="vault",
+            key_name="aes",
+            algorithm="A256GCM",
+            ciphertext=b"c",
+            nonce=bytes(12),
+            tag=bytes(16),
+        ),
+    ),
+    Case(
+        "wrap",
+        "SubtleWrapKeyAlpha1",
+        pb.SubtleWrapKeyRequest(
+            component_name="vault", key_name="aes", algorithm="A256KW", plaintext_key=bytes(32)
+        ),
+    ),
+    Case(
+        "unwrap, wrong",
+        "SubtleUnwrapKeyAlpha1",
+        pb.SubtleUnwrapKeyRequest(
+            component_name="vault", key_name="aes", algorithm="A256KW", wrapped_key=bytes(40)
+        ),
+    ),
+    Case(
+        "sign",
+        "SubtleSignAlpha1",
+        pb.SubtleSignRequest(component_name="vault", key_name="rsa.pem", algorithm="RS256", digest=bytes(32)),
+    ),
+    Case(
+        "sign, digest too short",
+        "SubtleSignAlpha1",
+        pb.SubtleSignRequest(component_name="vault", key_name="rsa.pem", algorithm="RS256", digest=b"x"),
+    ),
+    Case(
+        "verify, wrong",
+        "SubtleVerifyAlpha1",
+        pb.SubtleVerifyRequest(
+            component_name="vault",
+            key_name="rsa.pem",
+            algorithm="RS256",
+            digest=bytes(32),
+            signature=bytes(256),
+        ),
+    ),
+]
 NONE = [
     Case("encrypt", "EncryptAlpha1", encrypt((encryption(), b"text", 0))),
     Case("encrypt, no component named", "EncryptAlpha1", encrypt((encryption(""), b"text", 0))),
     Case("decrypt", "DecryptAlpha1", decrypt((opening(), b"text", 0))),
-    Case("sign", "SubtleSignAlpha1", pb.SubtleSignRequest(component_name="vault")),
 ]
+SUBTLE_NONE = Case("sign", "SubtleSignAlpha1", pb.SubtleSignRequest(component_name="vault"))
 
 
 def prepared(home: Path) -> str:
@@ -150,11 +276,22 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         yield pair
 
 
-@pytest.mark.parametrize("case", [*DOCUMENTS, *SUBTLE, *WORKING], ids=str)
-def test_request(full: Pair, case: Case) -> None:
+@pytest.mark.parametrize("case", DOCUMENTS, ids=str)
+def test_documents(full: Pair, case: Case) -> None:
+    compare(full, case)
+
+
+@BUILT_IN
+@pytest.mark.parametrize("case", [*SUBTLE, *WORKING], ids=str)
+def test_subtle(full: Pair, case: Case) -> None:
     compare(full, case)
 
 
 @pytest.mark.parametrize("case", NONE, ids=str)
 def test_no_component(bare: Pair, case: Case) -> None:
     compare(bare, case)
+
+
+@BUILT_IN
+def test_subtle_without_a_component(bare: Pair) -> None:
+    compare(bare, SUBTLE_NONE)

@@ -74,8 +74,6 @@ def invoke(app: str, method: str) -> invoke_pb2.InvokeServiceRequest:
     return invoke_pb2.InvokeServiceRequest(id=app, message=common_pb2.InvokeRequest(method=method))
 
 
-
-
 def ttl_refused(text: str) -> Allowed:
     message = f"ttlInSeconds must be a whole number of seconds from 1, not {text!r}"
     violations = [{"field": "metadata.ttlInSeconds", "description": message}]
@@ -88,7 +86,10 @@ def no_event(why: str) -> Allowed:
     message = f"cannot create cloudevent: {why}"
     metadata = {"appID": "app", "error": why}
     details = [
-        ("ErrorInfo", {"reason": "DAPR_PUBSUB_CLOUD_EVENT_CREATION", "domain": "dapr.io", "metadata": metadata}),
+        (
+            "ErrorInfo",
+            {"reason": "DAPR_PUBSUB_CLOUD_EVENT_CREATION", "domain": "dapr.io", "metadata": metadata},
+        ),
         ("ResourceInfo", {"resource_type": "pubsub", "resource_name": "redis", "description": message}),
     ]
     return Allowed("the message says what is wrong with the event", {"message": message, "details": details})
@@ -107,11 +108,21 @@ PUBLISHING = [
     Case("publish, no data", "PublishEvent", publish("redis", "t", b"", "")),
     Case("publish, JSON that is none", "PublishEvent", publish("redis", "t", b"{")),
     Case("publish, a CloudEvent", "PublishEvent", publish("redis", "t", EVENT, CLOUD_EVENT)),
-    Case("publish, a CloudEvent that is none", "PublishEvent", publish("redis", "t", b"{", CLOUD_EVENT), NOT_JSON),
+    Case(
+        "publish, a CloudEvent that is none",
+        "PublishEvent",
+        publish("redis", "t", b"{", CLOUD_EVENT),
+        NOT_JSON,
+    ),
     Case("publish, an empty CloudEvent", "PublishEvent", publish("redis", "t", b"{}", CLOUD_EVENT)),
     Case("publish, raw", "PublishEvent", publish("redis", "t", b"x", rawPayload="true")),
     Case("publish, rawPayload is text", "PublishEvent", publish("redis", "t", b"x", rawPayload="perhaps")),
-    Case("publish, ttl is text", "PublishEvent", publish("redis", "t", ttlInSeconds="soon"), ttl_refused("soon")),
+    Case(
+        "publish, ttl is text",
+        "PublishEvent",
+        publish("redis", "t", ttlInSeconds="soon"),
+        ttl_refused("soon"),
+    ),
     Case("publish, ttl 0", "PublishEvent", publish("redis", "t", ttlInSeconds="0"), ttl_refused("0")),
     Case("publish, ttl -1", "PublishEvent", publish("redis", "t", ttlInSeconds="-1"), ttl_refused("-1")),
     *[
@@ -126,12 +137,22 @@ PUBLISHING = [
             Case(f"{method}, nothing", method, bulk("redis", "t")),
             Case(f"{method}, the same id twice", method, bulk("redis", "t", entry("1"), entry("1"))),
             Case(f"{method}, empty id", method, bulk("redis", "t", entry(""))),
-            Case(f"{method}, bad CloudEvent", method, bulk("redis", "t", entry("1", b"{", CLOUD_EVENT), entry("2")), NOT_JSON),
-            Case(f"{method}, bad ttl", method, bulk("redis", "t", entry("1"), ttlInSeconds="soon"), ttl_refused("soon")),
+            Case(
+                f"{method}, bad CloudEvent",
+                method,
+                bulk("redis", "t", entry("1", b"{", CLOUD_EVENT), entry("2")),
+                NOT_JSON,
+            ),
+            Case(
+                f"{method}, bad ttl",
+                method,
+                bulk("redis", "t", entry("1"), ttlInSeconds="soon"),
+                ttl_refused("soon"),
+            ),
             Case(f"{method}, bad rawPayload", method, bulk("redis", "t", entry("1"), rawPayload="perhaps")),
         )
     ],
-]  # fmt: skip
+]
 BINDINGS = [
     Case("binding, unknown", "InvokeBinding", binding("unknown", "create")),
     Case("binding, empty name", "InvokeBinding", binding("", "create")),

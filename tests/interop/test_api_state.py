@@ -85,21 +85,28 @@ def of_store(store: str) -> list[Case]:
     stale = "7" if store == "redis" else "00000000-0000-0000-0000-000000000000"
     mismatch = "possible etag mismatch. error from state store: WORDS"
     lost = redis_only(
-        store, "an etag of a key that is gone does not match: the update would be one of nothing",
-        status="ABORTED", message=f"failed saving state in state store redis: {mismatch}",
-        details=[info("ERR_STATE_SAVE")], response=None,
+        store,
+        "an etag of a key that is gone does not match: the update would be one of nothing",
+        status="ABORTED",
+        message=f"failed saving state in state store redis: {mismatch}",
+        details=[info("ERR_STATE_SAVE")],
+        response=None,
     )
     second = redis_only(
-        store, "a first write that came second has lost to another, and is no failure of the store",
+        store,
+        "a first write that came second has lost to another, and is no failure of the store",
         status="ABORTED",
         message="failed saving state in state store redis: first write of key app||h, which already exists",
     )
     no_number = redis_only(
-        store, "an etag that Redis cannot have made answers as it does on save",
-        status="INVALID_ARGUMENT", message="failed deleting state with key o: invalid etag value WORDS",
+        store,
+        "an etag that Redis cannot have made answers as it does on save",
+        status="INVALID_ARGUMENT",
+        message="failed deleting state with key o: invalid etag value WORDS",
     )
     words = redis_only(
-        store, "daprd passes on what its script in Redis said",
+        store,
+        "daprd passes on what its script in Redis said",
         message=f"error while executing state transaction: {mismatch}",
     )
     return [
@@ -118,15 +125,22 @@ def of_store(store: str) -> list[Case]:
         case("save, empty etag", "SaveState", save(store, item("f", etag="")), before=saved(item("f"))),
         case("save, first write", "SaveState", save(store, item("g", options=FIRST_WRITE))),
         case(
-            "save, second first write", "SaveState", save(store, item("h", options=FIRST_WRITE)), second,
+            "save, second first write",
+            "SaveState",
+            save(store, item("h", options=FIRST_WRITE)),
+            second,
             before=saved(item("h", options=FIRST_WRITE)),
         ),
         case(
-            "save in bulk, one stale etag", "SaveState", save(store, item("i", etag=stale), item("j")),
+            "save in bulk, one stale etag",
+            "SaveState",
+            save(store, item("i", etag=stale), item("j")),
             before=saved(item("i")),
         ),
         case(
-            "save in bulk, one bad etag", "SaveState", save(store, item("k", etag="x"), item("l")),
+            "save in bulk, one bad etag",
+            "SaveState",
+            save(store, item("k", etag="x"), item("l")),
             before=saved(item("k")),
         ),
         case("save, ttl 0", "SaveState", save(store, ttl("t0", "0"))),
@@ -135,7 +149,9 @@ def of_store(store: str) -> list[Case]:
         case("save, ttl text", "SaveState", save(store, ttl("t3", "soon")), ttl_refused("soon")),
         case("save, ttl empty", "SaveState", save(store, ttl("t4", ""))),
         case("get, ttl 0", "GetState", get(store, "t5"), before=saved(ttl("t5", "0"))),
-        case("get, ttl -1", "GetState", get(store, "t6"), before=[*saved(item("t6")), *saved(ttl("t6", "-1"))]),
+        case(
+            "get, ttl -1", "GetState", get(store, "t6"), before=[*saved(item("t6")), *saved(ttl("t6", "-1"))]
+        ),
         case("delete", "DeleteState", delete(store, "m"), before=saved(item("m"))),
         case("delete, no such key", "DeleteState", delete(store, "nothing")),
         case("delete, illegal key", "DeleteState", delete(store, "a||b")),
@@ -147,39 +163,82 @@ def of_store(store: str) -> list[Case]:
         case("delete in bulk, nothing", "DeleteBulkState", removals()),
         case("delete in bulk, illegal key", "DeleteBulkState", removals(item("p"), item("a||b"))),
         case(
-            "delete in bulk, one stale etag", "DeleteBulkState", removals(item("r", etag=stale), item("s")),
+            "delete in bulk, one stale etag",
+            "DeleteBulkState",
+            removals(item("r", etag=stale), item("s")),
             before=saved(item("r")),
         ),
-        case("delete in bulk, one, stale", "DeleteBulkState", removals(item("u", etag=stale)), before=saved(item("u"))),
+        case(
+            "delete in bulk, one, stale",
+            "DeleteBulkState",
+            removals(item("u", etag=stale)),
+            before=saved(item("u")),
+        ),
         case("get in bulk", "GetBulkState", bulk("v", "nothing", parallelism=1), before=saved(item("v"))),
         case("get in bulk, nothing", "GetBulkState", bulk()),
         case("get in bulk, negative parallelism", "GetBulkState", bulk("nothing", parallelism=-1)),
         case("get in bulk, illegal key", "GetBulkState", bulk("a||b", "nothing")),
         case("get in bulk, twice", "GetBulkState", bulk("w", "w"), before=saved(item("w"))),
-        case("transaction", "ExecuteStateTransaction", transact(store, ("upsert", item("x")), ("delete", item("y")))),
+        case(
+            "transaction",
+            "ExecuteStateTransaction",
+            transact(store, ("upsert", item("x")), ("delete", item("y"))),
+        ),
         case("transaction, nothing", "ExecuteStateTransaction", transact(store)),
-        case("transaction, unknown operation", "ExecuteStateTransaction", transact(store, ("merge", item("x")))),
+        case(
+            "transaction, unknown operation", "ExecuteStateTransaction", transact(store, ("merge", item("x")))
+        ),
         case("transaction, empty operation", "ExecuteStateTransaction", transact(store, ("", item("x")))),
         case("transaction, capitals", "ExecuteStateTransaction", transact(store, ("Upsert", item("x")))),
-        case("transaction, illegal key", "ExecuteStateTransaction", transact(store, ("upsert", item("a||b")))),
-        case("transaction, empty key", "ExecuteStateTransaction", transact(store, ("upsert", item(""))), no_key(store)),
         case(
-            "transaction, stale etag", "ExecuteStateTransaction", transact(store, ("upsert", item("z", etag=stale))), words,
+            "transaction, illegal key", "ExecuteStateTransaction", transact(store, ("upsert", item("a||b")))
+        ),
+        case(
+            "transaction, empty key",
+            "ExecuteStateTransaction",
+            transact(store, ("upsert", item(""))),
+            no_key(store),
+        ),
+        case(
+            "transaction, stale etag",
+            "ExecuteStateTransaction",
+            transact(store, ("upsert", item("z", etag=stale))),
+            words,
             before=saved(item("z")),
         ),
         case(
-            "transaction, bad etag", "ExecuteStateTransaction", transact(store, ("upsert", item("aa", etag="x"))),
+            "transaction, bad etag",
+            "ExecuteStateTransaction",
+            transact(store, ("upsert", item("aa", etag="x"))),
             before=saved(item("aa")),
         ),
         case(
-            "transaction, delete with a stale etag", "ExecuteStateTransaction",
-            transact(store, ("delete", item("bb", etag=stale))), words, before=saved(item("bb")),
+            "transaction, delete with a stale etag",
+            "ExecuteStateTransaction",
+            transact(store, ("delete", item("bb", etag=stale))),
+            words,
+            before=saved(item("bb")),
         ),
-        case("transaction, ttl text", "ExecuteStateTransaction", transact(store, ("upsert", ttl("cc", "soon"))), ttl_refused("soon")),
+        case(
+            "transaction, ttl text",
+            "ExecuteStateTransaction",
+            transact(store, ("upsert", ttl("cc", "soon"))),
+            ttl_refused("soon"),
+        ),
         case("query", "QueryStateAlpha1", query('{"filter": {"EQ": {"x": 1}}}'), queried(store, None)),
-        case("query, no JSON", "QueryStateAlpha1", query("{"), queried(store, "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)")),
-        case("query, empty", "QueryStateAlpha1", query(""), queried(store, "Expecting value: line 1 column 1 (char 0)")),
-    ]  # fmt: skip
+        case(
+            "query, no JSON",
+            "QueryStateAlpha1",
+            query("{"),
+            queried(store, "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        ),
+        case(
+            "query, empty",
+            "QueryStateAlpha1",
+            query(""),
+            queried(store, "Expecting value: line 1 column 1 (char 0)"),
+        ),
+    ]
 
 
 def ttl_refused(text: str, **more: Any) -> Allowed:
@@ -210,7 +269,9 @@ def about(store: str) -> tuple[str, Any]:
 def no_key(store: str) -> Allowed:
     details = [bad_request("key", "must not be empty"), info("ERR_STATE_SAVE"), about(store)]
     ours = {"status": "INVALID_ARGUMENT", "message": "state key cannot be empty", "details": details}
-    return Allowed("an empty key is refused wherever one is written, as SaveState does", {**ours, "response": None})
+    return Allowed(
+        "an empty key is refused wherever one is written, as SaveState does", {**ours, "response": None}
+    )
 
 
 def queried(store: str, wrong: str | None) -> Allowed:
@@ -233,15 +294,32 @@ def redis_only(store: str, why: str, **ours: Any) -> Allowed | None:
 
 def of_name(store: str) -> list[Case]:
     """Stores that are not there."""
+    name = store or "no name"
     return [
-        Case(f"get, {store or 'no name'}", "GetState", get(store, "a")),
-        Case(f"get in bulk, {store or 'no name'}", "GetBulkState", pb.GetBulkStateRequest(store_name=store, keys=["a"])),
-        Case(f"save, {store or 'no name'}", "SaveState", save(store, item("a"))),
-        Case(f"delete, {store or 'no name'}", "DeleteState", delete(store, "a")),
-        Case(f"delete in bulk, {store or 'no name'}", "DeleteBulkState", pb.DeleteBulkStateRequest(store_name=store, states=[item("a")])),
-        Case(f"transaction, {store or 'no name'}", "ExecuteStateTransaction", transact(store, ("upsert", item("a")))),
-        Case(f"query, {store or 'no name'}", "QueryStateAlpha1", pb.QueryStateRequest(store_name=store, query="{}")),
-    ]  # fmt: skip
+        Case(f"get, {name}", "GetState", get(store, "a")),
+        Case(
+            f"get in bulk, {name}",
+            "GetBulkState",
+            pb.GetBulkStateRequest(store_name=store, keys=["a"]),
+        ),
+        Case(f"save, {name}", "SaveState", save(store, item("a"))),
+        Case(f"delete, {name}", "DeleteState", delete(store, "a")),
+        Case(
+            f"delete in bulk, {name}",
+            "DeleteBulkState",
+            pb.DeleteBulkStateRequest(store_name=store, states=[item("a")]),
+        ),
+        Case(
+            f"transaction, {name}",
+            "ExecuteStateTransaction",
+            transact(store, ("upsert", item("a"))),
+        ),
+        Case(
+            f"query, {name}",
+            "QueryStateAlpha1",
+            pb.QueryStateRequest(store_name=store, query="{}"),
+        ),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -276,4 +354,3 @@ def test_unknown_store(stores: Pair, case: Case) -> None:
 @pytest.mark.parametrize("case", of_name("memory"), ids=str)
 def test_no_store_at_all(bare: Pair, case: Case) -> None:
     compare(bare, case)
-

@@ -59,5 +59,7 @@ def daprd() -> None:
         shutil.copytree(listed.stdout.strip(), copy, copy_function=shutil.copyfile)
         (copy / _PANICS).write_text("package components\n")
         run(["go", "mod", "edit", "-replace", f"{_MODULE}=./dapr"], cwd=folder, env=_FLAGS)
-        run(["go", "build", f"-tags={_TAG}", "-ldflags=-s -w", "-o", "daprd.new", "."], cwd=folder, env=_FLAGS)
+        run(
+            ["go", "build", f"-tags={_TAG}", "-ldflags=-s -w", "-o", "daprd.new", "."], cwd=folder, env=_FLAGS
+        )
         (folder / "daprd.new").rename(FOLDER / "daprd")

@@ -168,7 +168,7 @@ def _failed(error: Any) -> Answer:
     details: list[tuple[str, Any]] = []
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
-            status = status_pb2.Status.FromString(value)
+            status = status_pb2.Status.FromString(value)  # type: ignore[no-untyped-call]
             assert status.message == error.details()
             details += [_detail(packed) for packed in status.details]
     details.sort(key=lambda one: one[0])  # their order means nothing
@@ -183,12 +183,14 @@ def _detail(packed: Any) -> tuple[str, Any]:
         if packed.Is(kind.DESCRIPTOR):
             message = kind()
             packed.Unpack(message)
-            return kind.DESCRIPTOR.name, _json(message)
+            return kind.__name__, _json(message)
     return packed.type_url, packed.value
 
 
 def _json(message: Message) -> Any:
-    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return json_format.MessageToDict(  # type: ignore[no-untyped-call]
+        message, preserving_proto_field_name=True
+    )
 
 
 def _metadata(pairs: Any) -> dict[str, str]:

@@ -203,7 +203,12 @@ async def test_a_prefix_that_cannot_be(mesh: Mesh, autojump_clock: MockClock) ->
 @pytest.mark.parametrize(
     ("fields", "status", "reason", "words"),
     [
-        ({"store_name": "ghost"}, Status.INVALID_ARGUMENT, "ERR_LOCK_STORE_NOT_FOUND", "lock store ghost not found"),
+        (
+            {"store_name": "ghost"},
+            Status.INVALID_ARGUMENT,
+            "ERR_LOCK_STORE_NOT_FOUND",
+            "lock store ghost not found",
+        ),
         ({"resource_id": ""}, Status.INVALID_ARGUMENT, "ERR_MALFORMED_REQUEST", "ResourceId is empty"),
         ({"lock_owner": ""}, Status.INVALID_ARGUMENT, "ERR_MALFORMED_REQUEST", "LockOwner is empty"),
         ({"resource_id": "a||b"}, Status.INTERNAL, "*", "can't contain '||'"),
