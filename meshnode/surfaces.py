@@ -198,7 +198,7 @@ def _blocks(
     brokers = Brokers(options.app_id, tables.brokers)
     publishing = Publishing(brokers, around.wall, rng)
     outboxes = Outboxes(tables.outboxes, tables.stores, brokers, publishing, live, rng, leaving)
-    state = StateBlock(options.app_id, tables.stores, outboxes.writers)
+    state = StateBlock(tables.stores, outboxes.writers)
     inward: dict[str, Any] = {
         "app": parts.app,
         "policies": plan.policies,

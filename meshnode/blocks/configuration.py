@@ -148,9 +148,9 @@ class ConfigurationBlock:
     async def unsubscribe(
         self, request: runtime.UnsubscribeConfigurationRequest, call: Call
     ) -> runtime.UnsubscribeConfigurationResponse:
-        store = self._store(request.store_name)
+        """By the id alone, whatever store is named with it, as in the reference."""
         subscription = self._live.get(request.id)
-        if subscription is None or subscription.store != store.name:
+        if subscription is None:
             message = f"failed to unsubscribe to configuration request {request.id}"
             return runtime.UnsubscribeConfigurationResponse(
                 ok=False, message=f"{message}: subscription does not exist"

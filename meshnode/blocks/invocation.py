@@ -15,7 +15,7 @@ from typing import final
 from attrs import frozen
 from grpclib.const import Status
 
-from meshnode.app import AppChannel
+from meshnode.app import AppChannel, AppUnavailable
 from meshnode.blocks.call import Call
 from meshnode.blocks.internalmetadata import CALLEE, CALLER, from_internal, to_internal
 from meshnode.blocks.methodname import normalized
@@ -131,6 +131,8 @@ class Invocation:
             ver=internals.ApiVersion.V1, metadata=metadata, message=message
         )
         if target == self._own:
+            if not self._app.configured:
+                raise AppUnavailable("cannot invoke local endpoint: app channel not initialized")
             response = await self.call_application(inner, call)
         else:
             response = await self._call_peer(target, inner, headers, call)

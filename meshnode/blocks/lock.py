@@ -93,9 +93,9 @@ class LockBlock:
         cannot be right.
         """
         if request.expiry_in_seconds <= 0:
-            raise _refused(request, "EXPIRY_NOT_POSITIVE", "expiry in seconds is not positive")
+            raise _refused(request, "ExpiryInSeconds is not positive")
         store = self._store(request)
-        failed = partial(_failed, request, "TRY_LOCK_FAILED", "failed to try acquiring lock")
+        failed = partial(_failed, request, "ERR_TRY_LOCK", "failed to try acquiring lock")
         resource = _resource(store, request, failed)
         operation = partial(store.driver.try_lock, resource, request.lock_owner, request.expiry_in_seconds)
         try:
@@ -105,7 +105,7 @@ class LockBlock:
 
     async def unlock(self, request: runtime.UnlockRequest, call: Call) -> runtime.UnlockResponse:
         store = self._store(request)
-        failed = partial(_failed, request, "UNLOCK_FAILED", "failed to release lock")
+        failed = partial(_failed, request, "ERR_UNLOCK", "failed to release lock")
         resource = _resource(store, request, failed)
         try:
             outcome = await scoped(
@@ -120,17 +120,17 @@ class LockBlock:
         name = request.store_name
         if not self._locks:
             raise MeshError(
-                f"lock {name} is not configured",
-                ErrorInfoDetail("DAPR_LOCK_NOT_CONFIGURED"),
+                "lock store is not configured",
+                ErrorInfoDetail("ERR_LOCK_STORE_NOT_CONFIGURED"),
                 status=Status.FAILED_PRECONDITION,
             )
         if not request.resource_id:
-            raise _refused(request, "RESOURCE_ID_EMPTY", "lock resource id is empty")
+            raise _refused(request, "ResourceId is empty")
         if not request.lock_owner:
-            raise _refused(request, "OWNER_EMPTY", "lock owner is empty")
+            raise _refused(request, "LockOwner is empty")
         store = self._locks.get(name)
         if store is None:
-            raise InvalidArgument(f"lock {name} is not found", ErrorInfoDetail("DAPR_LOCK_NOT_FOUND"))
+            raise InvalidArgument(f"lock store {name} not found", ErrorInfoDetail("ERR_LOCK_STORE_NOT_FOUND"))
         return store
 
 
@@ -144,8 +144,9 @@ def _resource(store: Locks, request: _Request, failed: partial[MeshError]) -> st
     return store.prefix + request.resource_id
 
 
-def _refused(request: _Request, reason: str, message: str) -> InvalidArgument:
-    return InvalidArgument(message, *_details(request, reason, message))
+def _refused(request: _Request, what: str) -> InvalidArgument:
+    message = f"{what} in lock store {request.store_name}"
+    return InvalidArgument(message, *_details(request, "ERR_MALFORMED_REQUEST", message))
 
 
 def _failed(request: _Request, reason: str, message: str, error: MeshError) -> MeshError:
@@ -157,4 +158,4 @@ def _failed(request: _Request, reason: str, message: str, error: MeshError) -> M
 
 def _details(request: _Request, reason: str, message: str) -> tuple[ErrorInfoDetail, ResourceInfoDetail]:
     about = ResourceInfoDetail(_API, request.store_name, request.lock_owner, message)
-    return ErrorInfoDetail(f"DAPR_LOCK_{reason}"), about
+    return ErrorInfoDetail(reason), about

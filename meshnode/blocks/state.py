@@ -109,10 +109,7 @@ class Outbox(Protocol):
 class StateBlock:
     """All state stores of one node, by component name."""
 
-    def __init__(
-        self, app_id: str, stores: Mapping[str, Store], outboxes: Mapping[str, Outbox] | None = None
-    ) -> None:
-        self._app_id = app_id
+    def __init__(self, stores: Mapping[str, Store], outboxes: Mapping[str, Outbox] | None = None) -> None:
         self._stores = stores
         self._outboxes = {} if outboxes is None else outboxes
 
@@ -202,7 +199,7 @@ class StateBlock:
                 await _run_bulk(store.policy, store.driver.bulk_delete, removals, call)
         except MeshError as error:
             raise _failed(
-                error, "ERR_STATE_DELETE_BULK", f"failed deleting state in state store {store.name}: {error}"
+                error, "ERR_STATE_BULK_DELETE", f"failed deleting state in state store {store.name}: {error}"
             ) from error
         return _EMPTY
 
@@ -250,16 +247,13 @@ class StateBlock:
         store = self._stores.get(name)
         if store is not None:
             return store
-        owner = {"appID": self._app_id}
         if not self._stores:
             raise MeshError(
                 f"state store {name} is not configured",
-                ErrorInfoDetail("DAPR_STATE_NOT_CONFIGURED", owner),
+                ErrorInfoDetail("DAPR_STATE_NOT_CONFIGURED"),
                 status=Status.FAILED_PRECONDITION,
             )
-        raise InvalidArgument(
-            f"state store {name} is not found", ErrorInfoDetail("DAPR_STATE_NOT_FOUND", owner)
-        )
+        raise InvalidArgument(f"state store {name} is not found", ErrorInfoDetail("DAPR_STATE_NOT_FOUND"))
 
     def stores(self) -> Iterable[Store]:
         return self._stores.values()

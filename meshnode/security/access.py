@@ -16,7 +16,7 @@ from attrs import frozen
 
 from meshnode.config._problems import did_you_mean
 from meshnode.config.source import Source
-from meshnode.errors import ConfigError, MeshError, NotImplementedHere, Problem, Status
+from meshnode.errors import ConfigError, ErrorInfoDetail, MeshError, NotImplementedHere, Problem, Status
 
 if TYPE_CHECKING:
     from meshnode.config.sections import API, AccessControl, APIRule
@@ -121,7 +121,8 @@ class ApiRules:
             return
         name = _api_name(path.removeprefix(_RUNTIME))
         if name in self._denied or (self._allowed and name not in self._allowed):
-            raise NotImplementedHere("requested endpoint is not available")
+            metadata = {"http.code": "501", "http.error_message": "requested endpoint is not available"}
+            raise NotImplementedHere("Not Implemented", ErrorInfoDetail("Not Implemented", metadata))
 
 
 def _names(rules: Iterable[APIRule]) -> frozenset[str]:

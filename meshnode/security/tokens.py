@@ -23,8 +23,9 @@ class Unauthorized(MeshError):
 
     status = Status.UNAUTHENTICATED
 
-    def __init__(self) -> None:
-        super().__init__("Unauthorized", ErrorInfoDetail("Unauthorized", {"http.code": "401"}))
+    def __init__(self, why: str) -> None:
+        metadata = {"http.code": "401", "http.error_message": why}
+        super().__init__("Unauthorized", ErrorInfoDetail("Unauthorized", metadata))
 
 
 @final
@@ -39,5 +40,9 @@ class TokenCheck:
 
     def check(self, presented: bytes | None) -> None:
         """Raise `Unauthorized` unless the token is the configured one."""
-        if self._token and not hmac.compare_digest(presented or b"", self._token):
-            raise Unauthorized
+        if not self._token:
+            return
+        if presented is None:
+            raise Unauthorized("missing api token in request metadata")
+        if not hmac.compare_digest(presented, self._token):
+            raise Unauthorized("authentication error: api token mismatch")

@@ -109,7 +109,7 @@ def expect_what_holds_for_all(seen: dict[str, Any]) -> None:
     assert "failed to decrypt segment" in seen["changed"]
     assert "ghost" in seen["noKey"]
     assert seen["taken"] == [True, False]
-    assert "lock ghost is not found" in seen["noLockStore"]
+    assert "lock store ghost not found" in seen["noLockStore"]
     assert "configuration store ghost not found" in seen["noConfigurationStore"]
     assert seen["more"] == 0
 

@@ -90,7 +90,7 @@ def test_python_aio(python_sdk: tuple[Node, Node]) -> None:
             assert answer.status is UnlockResponseStatus.lock_belongs_to_others
             answer = await client.unlock("lockstore", "aio", "you")
             assert answer.status is UnlockResponseStatus.success
-            with pytest.raises(grpc.RpcError, match="lock ghost is not found"):
+            with pytest.raises(grpc.RpcError, match="lock store ghost not found"):
                 await client.try_lock("ghost", "aio", "me", 60)
 
     asyncio.run(use())
@@ -102,7 +102,7 @@ def test_errors(python_sdk: tuple[Node, Node]) -> None:
     from dapr.clients import DaprClient
 
     with DaprClient(address=python_sdk[0].address) as client:
-        with pytest.raises(grpc.RpcError, match="lock ghost is not found") as caught:
+        with pytest.raises(grpc.RpcError, match="lock store ghost not found") as caught:
             client.try_lock("ghost", "r", "me", 60)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         with pytest.raises(grpc.RpcError, match="can't contain") as caught:

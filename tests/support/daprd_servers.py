@@ -74,8 +74,9 @@ def daprd(
             def answers() -> bool:
                 try:
                     stub.GetMetadata(metadata_pb2.GetMetadataRequest(), timeout=5)
-                except grpc.RpcError:
-                    return False
+                except grpc.RpcError as error:
+                    # Who may not ask has been answered, too.
+                    return error.code() is not grpc.StatusCode.UNAVAILABLE
                 return True
 
             wait_until(answers, what="daprd")

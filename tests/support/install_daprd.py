@@ -16,12 +16,14 @@ from tempfile import TemporaryDirectory
 
 from support.install_tools import TOOLS, need, run
 
-__all__ = ["daprd", "find_daprd"]
+__all__ = ["daprd", "daprd_has", "find_daprd"]
 
 FOLDER = TOOLS / "daprd"
 MODULE = Path(__file__).with_name("daprd")
 _MODULE = "github.com/dapr/dapr"
 _PANICS = Path("cmd", "daprd", "components", "zz_notag.go")
+_TAG = "subtlecrypto"
+"""Dapr's own builds do without the Subtle methods; to compare them with ours they are built in."""
 _FLAGS = {"GOFLAGS": "-mod=mod -buildvcs=false"}
 
 
@@ -29,6 +31,14 @@ def find_daprd() -> Path | None:
     """The program, or None when this machine has none. One that is on the PATH would be of any version."""
     own = FOLDER / "daprd"
     return own if own.exists() else None
+
+
+def daprd_has(text: bytes) -> bool:
+    """Whether the program was built with the package or feature of that name: an older one lacks what was
+    added here since.
+    """
+    program = find_daprd()
+    return program is not None and text in program.read_bytes()
 
 
 def daprd() -> None:
@@ -49,5 +59,7 @@ def daprd() -> None:
         shutil.copytree(listed.stdout.strip(), copy, copy_function=shutil.copyfile)
         (copy / _PANICS).write_text("package components\n")
         run(["go", "mod", "edit", "-replace", f"{_MODULE}=./dapr"], cwd=folder, env=_FLAGS)
-        run(["go", "build", "-ldflags=-s -w", "-o", "daprd.new", "."], cwd=folder, env=_FLAGS)
+        run(
+            ["go", "build", f"-tags={_TAG}", "-ldflags=-s -w", "-o", "daprd.new", "."], cwd=folder, env=_FLAGS
+        )
         (folder / "daprd.new").rename(FOLDER / "daprd")

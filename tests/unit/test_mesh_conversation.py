@@ -258,7 +258,7 @@ async def test_the_first_call_wants_inputs_and_a_component(mesh: Mesh, autojump_
 async def test_no_model_at_all(mesh: Mesh, autojump_clock: MockClock) -> None:
     node = await mesh.start("app")
     error = await refused(node.dapr.converse_alpha_2(alpha2(user("x"))))
-    assert error.status is Status.FAILED_PRECONDITION
+    assert (error.status, reason(error)) == (Status.INVALID_ARGUMENT, "ERR_CONVERSATION_NOT_FOUND")
 
 
 async def test_the_outbound_policy_holds_and_a_failure_keeps_its_status(

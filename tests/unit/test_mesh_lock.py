@@ -203,9 +203,14 @@ async def test_a_prefix_that_cannot_be(mesh: Mesh, autojump_clock: MockClock) ->
 @pytest.mark.parametrize(
     ("fields", "status", "reason", "words"),
     [
-        ({"store_name": "ghost"}, Status.INVALID_ARGUMENT, "NOT_FOUND", "lock ghost is not found"),
-        ({"resource_id": ""}, Status.INVALID_ARGUMENT, "RESOURCE_ID_EMPTY", "lock resource id is empty"),
-        ({"lock_owner": ""}, Status.INVALID_ARGUMENT, "OWNER_EMPTY", "lock owner is empty"),
+        (
+            {"store_name": "ghost"},
+            Status.INVALID_ARGUMENT,
+            "ERR_LOCK_STORE_NOT_FOUND",
+            "lock store ghost not found",
+        ),
+        ({"resource_id": ""}, Status.INVALID_ARGUMENT, "ERR_MALFORMED_REQUEST", "ResourceId is empty"),
+        ({"lock_owner": ""}, Status.INVALID_ARGUMENT, "ERR_MALFORMED_REQUEST", "LockOwner is empty"),
         ({"resource_id": "a||b"}, Status.INTERNAL, "*", "can't contain '||'"),
     ],
 )
@@ -214,13 +219,13 @@ async def test_requests_that_cannot_be_right(
     fields: dict[str, str], status: Status, reason: str, words: str,
 ) -> None:  # fmt: skip
     node = await mesh.start("app", resources=store())
-    for call, failed in ((try_lock, "TRY_LOCK_FAILED"), (unlock, "UNLOCK_FAILED")):
+    for call, failed in ((try_lock, "ERR_TRY_LOCK"), (unlock, "ERR_UNLOCK")):
         error = await refused(call(node, **fields))
         assert error.status is status
         assert words in (error.message or "")
         info, about = details(error)
-        assert (info.reason, info.domain) == (f"DAPR_LOCK_{failed if reason == '*' else reason}", "dapr.io")
-        if reason == "NOT_FOUND":
+        assert (info.reason, info.domain) == (failed if reason == "*" else reason, "dapr.io")
+        if reason == "ERR_LOCK_STORE_NOT_FOUND":
             assert about is None
         else:
             expected = fields.get("lock_owner", "me")
@@ -232,8 +237,11 @@ async def test_requests_that_cannot_be_right(
 async def test_an_expiry_that_is_none(mesh: Mesh, autojump_clock: MockClock, seconds: int) -> None:
     node = await mesh.start("app", resources=store())
     error = await refused(try_lock(node, store_name="ghost", expiry_in_seconds=seconds))
-    assert (error.status, error.message) == (Status.INVALID_ARGUMENT, "expiry in seconds is not positive")
-    assert details(error)[0].reason == "DAPR_LOCK_EXPIRY_NOT_POSITIVE"
+    assert (error.status, error.message) == (
+        Status.INVALID_ARGUMENT,
+        "ExpiryInSeconds is not positive in lock store ghost",
+    )
+    assert details(error)[0].reason == "ERR_MALFORMED_REQUEST"
 
 
 async def test_no_lock_store_at_all(mesh: Mesh, autojump_clock: MockClock) -> None:
@@ -242,9 +250,9 @@ async def test_no_lock_store_at_all(mesh: Mesh, autojump_clock: MockClock) -> No
         error = await refused(call(node))
         assert (error.status, error.message) == (
             Status.FAILED_PRECONDITION,
-            "lock lockstore is not configured",
+            "lock store is not configured",
         )
-        assert details(error)[0].reason == "DAPR_LOCK_NOT_CONFIGURED"
+        assert details(error)[0].reason == "ERR_LOCK_STORE_NOT_CONFIGURED"
 
 
 async def test_the_outbound_policy_holds(mesh: Mesh, locks: Locks, autojump_clock: MockClock) -> None:
@@ -258,7 +266,7 @@ async def test_the_outbound_policy_holds(mesh: Mesh, locks: Locks, autojump_cloc
         Status.INTERNAL,
         "failed to release lock: the backend is away",
     )
-    assert details(error)[0].reason == "DAPR_LOCK_UNLOCK_FAILED"
+    assert details(error)[0].reason == "ERR_UNLOCK"
 
 
 async def test_an_open_breaker(mesh: Mesh, locks: Locks, autojump_clock: MockClock) -> None:
@@ -267,7 +275,7 @@ async def test_an_open_breaker(mesh: Mesh, locks: Locks, autojump_clock: MockClo
     for _ in range(2):
         error = await refused(try_lock(node))
         assert error.status is Status.INTERNAL
-        assert details(error)[0].reason == "DAPR_LOCK_TRY_LOCK_FAILED"
+        assert details(error)[0].reason == "ERR_TRY_LOCK"
     error = await refused(try_lock(node))
     assert (error.status, error.message) == (Status.UNKNOWN, "circuit breaker is open")
 

@@ -55,7 +55,7 @@ def block_over(
     driver: Any, *, prefix: str = "", policy: Policy = NO_POLICY, cipher: ValueCipher | None = None
 ) -> StateBlock:
     keys = KeyPrefix(prefix, store="store", app_id="app", namespace="blue")
-    return StateBlock("app", {"store": Store("store", driver, keys, policy, cipher)})
+    return StateBlock({"store": Store("store", driver, keys, policy, cipher)})
 
 
 @pytest.fixture
@@ -263,9 +263,9 @@ async def test_an_unknown_store_is_told_from_none_at_all(block: StateBlock) -> N
         error, details = await refused(ask(request, call()))
         assert (error.code, error.message) == (Status.INVALID_ARGUMENT, "state store ghost is not found")
         assert details["ErrorInfo"].reason == "DAPR_STATE_NOT_FOUND"
-        assert details["ErrorInfo"].metadata == {"appID": "app"}
+        assert details["ErrorInfo"].metadata == {}
         assert "ResourceInfo" not in details
-    error, details = await refused(get(StateBlock("app", {}), "k"))
+    error, details = await refused(get(StateBlock({}), "k"))
     assert (error.code, error.message) == (Status.FAILED_PRECONDITION, "state store store is not configured")
     assert details["ErrorInfo"].reason == "DAPR_STATE_NOT_CONFIGURED"
 
@@ -393,7 +393,7 @@ async def test_a_driver_s_failure_is_internal_with_the_reference_s_words() -> No
         (save(block, *two), "ERR_STATE_SAVE", "failed saving state in state store store: no luck"),
         (
             block.bulk_delete(runtime.DeleteBulkStateRequest(store_name="store", states=two), call()),
-            "ERR_STATE_DELETE_BULK",
+            "ERR_STATE_BULK_DELETE",
             "failed deleting state in state store store: no luck",
         ),
         (
@@ -498,7 +498,7 @@ async def test_a_bulk_delete_gives_up_with_the_policy(autojump_clock: MockClock)
     request = runtime.DeleteBulkStateRequest(store_name="store", states=[item("a"), item("b")])
     error, details = await refused(block.bulk_delete(request, call()))
     assert store.calls == [["app||a", "app||b"], ["app||a"], ["app||a"]]
-    assert (error.code, details["ErrorInfo"].reason) == (Status.INTERNAL, "ERR_STATE_DELETE_BULK")
+    assert (error.code, details["ErrorInfo"].reason) == (Status.INTERNAL, "ERR_STATE_BULK_DELETE")
 
 
 # --- transactions

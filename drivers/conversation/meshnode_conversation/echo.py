@@ -34,8 +34,6 @@ from meshnode_conversation._options import RESPONSE_CACHE_DOC, ttl_problems
 
 __all__ = ["Echo", "Options", "driver"]
 
-_BYTES_PER_TOKEN = 4
-
 
 @final
 @frozen
@@ -98,7 +96,8 @@ def _parameters(tool: Tool) -> list[str]:
 
 
 def _tokens(text: str) -> int:
-    return max(1, len(text) // _BYTES_PER_TOKEN)
+    """As many as words, as in the reference."""
+    return len(text.split())
 
 
 @asynccontextmanager

@@ -214,7 +214,8 @@ def _check_set(request: SetRequest, current: _Entry | None) -> None:
         if current is None or current.etag != request.etag:
             raise _mismatch(request.key)
     elif request.concurrency is Concurrency.FIRST_WRITE and current is not None:
-        raise EtagMismatch(f"first write of key {request.key}, which already exists")
+        why = f"first write of key {request.key}, which already exists"
+        raise EtagMismatch(f"possible etag mismatch. error from state store: {why}")
 
 
 def _check_delete(request: DeleteRequest, current: _Entry | None) -> None:

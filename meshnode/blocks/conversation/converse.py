@@ -28,7 +28,6 @@ from meshnode.errors import (
     InvalidArgument,
     MeshError,
     ResourceInfoDetail,
-    Status,
 )
 from meshnode.interfaces import ConverseOutput, ConverseRequest
 from meshnode.wire.dapr.proto.runtime import v1 as runtime
@@ -87,9 +86,6 @@ class Conversing:
         if model is not None:
             return model
         info = ErrorInfoDetail(_NOT_FOUND, {"appID": self._app_id})
-        if not self._models:
-            message = f"conversation component {name} is not configured"
-            raise MeshError(message, info, _resource(name, message), status=Status.FAILED_PRECONDITION)
         message = f"failed finding conversation component {name}"
         raise InvalidArgument(message, info, _resource(name, message))
 

@@ -12,7 +12,14 @@ from meshnode.errors import ErrorInfoDetail, InvalidArgument, MeshError, Resourc
 from meshnode.interfaces import CryptoProvider
 from meshnode.resiliency import Policies, Policy
 
-__all__ = ["CryptoProviders", "Provider", "bad_request", "build_providers", "operation_failed"]
+__all__ = [
+    "CryptoProviders",
+    "Provider",
+    "bad_request",
+    "build_providers",
+    "nothing_sent",
+    "operation_failed",
+]
 
 
 @frozen(eq=False)
@@ -65,6 +72,12 @@ def build_providers(opened: Sequence[Opened], policies: Policies) -> dict[str, P
 
 def bad_request(why: str) -> InvalidArgument:
     return InvalidArgument(f"invalid request: {why}", ErrorInfoDetail("ERR_BAD_REQUEST"))
+
+
+def nothing_sent() -> MeshError:
+    """For a stream of documents that ended before its first message."""
+    message = "failed to perform operation: error receiving the first message: EOF"
+    return MeshError(message, ErrorInfoDetail("ERR_CRYPTO"), status=Status.INTERNAL)
 
 
 def operation_failed(component: str, why: str) -> MeshError:

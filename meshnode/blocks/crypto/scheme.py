@@ -81,7 +81,8 @@ class HeaderReader:
         self._read += data
         whole = self._read.count(b"\n") >= _LINES
         if not self._read.startswith((SCHEME + b"\n")[: len(self._read)]):
-            raise SchemeError("invalid header: unsupported scheme")
+            named = b"\n" in self._read
+            raise SchemeError(f"invalid header: {'unsupported scheme' if named else 'scheme name not found'}")
         if not whole:
             if len(self._read) >= MAX_HEADER:
                 raise SchemeError("invalid header: message authentication code not found")

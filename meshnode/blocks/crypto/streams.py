@@ -16,7 +16,13 @@ import trio
 
 from meshnode.blocks.call import Call
 from meshnode.blocks.crypto.manifest import CIPHERS, NONCE_PREFIX, Manifest, SchemeError, wrapping_named
-from meshnode.blocks.crypto.providers import CryptoProviders, Provider, bad_request, operation_failed
+from meshnode.blocks.crypto.providers import (
+    CryptoProviders,
+    Provider,
+    bad_request,
+    nothing_sent,
+    operation_failed,
+)
 from meshnode.blocks.crypto.scheme import FILE_KEY, DocumentKeys, Header, HeaderReader, header_of
 from meshnode.blocks.crypto.segments import Segments
 from meshnode.blocks.scoped import scoped
@@ -43,7 +49,9 @@ class CryptoStreams:
     ) -> None:
         """Raises `InvalidArgument` for options that are not there; INTERNAL for the rest, as in Dapr."""
         first = await stream.recv_message()
-        options = first.options if first is not None else None
+        if first is None:
+            raise nothing_sent()
+        options = first.options
         if options is None:
             raise bad_request("first message does not contain the required options")
         if not options.key_name:
@@ -63,7 +71,9 @@ class CryptoStreams:
         self, stream: Stream[runtime.DecryptRequest, runtime.DecryptResponse], call: Call
     ) -> None:
         first = await stream.recv_message()
-        options = first.options if first is not None else None
+        if first is None:
+            raise nothing_sent()
+        options = first.options
         if options is None:
             raise bad_request("first message does not contain the required options")
         provider = self._providers.find(options.component_name)

@@ -64,7 +64,7 @@ class Publishing:
     ) -> runtime.BulkPublishResponse:
         """Per-entry errors go into the answer; an error of the call means that no entry was taken."""
         broker = self._target(request.pubsub_name, request.topic)
-        _check_entry_ids(broker, request)
+        _check_entry_ids(broker, request, self._brokers.app_id)
         prepared = [
             self._prepare(
                 broker,
@@ -192,9 +192,10 @@ def is_raw(metadata: Mapping[str, str], name: str) -> bool:
         if key.lower() == _RAW.lower():
             word = value.strip().lower()
             if word not in _TRUE and word not in _FALSE:
-                message = f"failed deserializing metadata. Error: {_RAW} is {value!r}, not true or false"
+                cause = f"{_RAW} value must be a valid boolean: actual is '{value}'"
+                message = f"failed deserializing metadata. Error: {cause}"
                 raise pubsub_error(
-                    Status.INVALID_ARGUMENT, "METADATA_DESERIALIZATION", message, name, {"error": message}
+                    Status.INVALID_ARGUMENT, "METADATA_DESERIALIZATION", message, name, {key: value}
                 )
             return word in _TRUE
     return False
@@ -210,7 +211,7 @@ def _ttl(metadata: Mapping[str, str]) -> float | None:
     return None
 
 
-def _check_entry_ids(broker: Broker, request: runtime.BulkPublishRequest) -> None:
+def _check_entry_ids(broker: Broker, request: runtime.BulkPublishRequest, app_id: str) -> None:
     seen: set[str] = set()
     for entry in request.entries:
         if not entry.entry_id or entry.entry_id in seen:
@@ -221,7 +222,7 @@ def _check_entry_ids(broker: Broker, request: runtime.BulkPublishRequest) -> Non
                 "MARSHAL_EVENTS",
                 f"{message}. error: {cause}",
                 broker.name,
-                {"error": cause},
+                {"appID": app_id, "error": cause},
             )
         seen.add(entry.entry_id)
 

@@ -4,6 +4,7 @@ package main
 
 import (
 	"github.com/dapr/components-contrib/bindings/cron"
+	"github.com/dapr/components-contrib/conversation/echo"
 	pgconfiguration "github.com/dapr/components-contrib/configuration/postgres"
 	redisconfiguration "github.com/dapr/components-contrib/configuration/redis"
 	"github.com/dapr/components-contrib/crypto/jwks"
@@ -31,6 +32,7 @@ import (
 	"github.com/dapr/dapr/pkg/components"
 	bindings "github.com/dapr/dapr/pkg/components/bindings"
 	configuration "github.com/dapr/dapr/pkg/components/configuration"
+	conversation "github.com/dapr/dapr/pkg/components/conversation"
 	crypto "github.com/dapr/dapr/pkg/components/crypto"
 	lock "github.com/dapr/dapr/pkg/components/lock"
 	nameresolution "github.com/dapr/dapr/pkg/components/nameresolution"
@@ -70,5 +72,6 @@ func main() {
 	nameresolution.DefaultRegistry.RegisterComponent(sqlite.NewResolver, "sqlite")
 	nameresolution.DefaultRegistry.RegisterComponent(consul.NewResolver, "consul")
 	bindings.DefaultRegistry.RegisterInputBinding(cron.NewCron, "cron")
+	conversation.DefaultRegistry.RegisterComponent(echo.NewEcho, "echo")
 	app.Run()
 }
