@@ -38,9 +38,12 @@ repeated.
 """
 
 _NO_APP_ID = "cannot proxy request: missing dapr-callee-app-id or dapr-app-id metadata"
-"""What Dapr 1.18.3 answers. (Older ones had another sentence, by which SDKs knew a method of Dapr's that was
-missing; of those ours answers UNIMPLEMENTED, which they know too.)
+_NO_SUCH_METHOD = "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found"
+"""The same of a method that Dapr's own services would have: by these words SDKs know that it is missing, and
+fall back to an older one. (Of those that the contract has and this node has not it answers UNIMPLEMENTED,
+which they know too.)
 """
+_DAPRS_OWN = "/dapr.proto.runtime."
 
 # Replaced or dropped on each hop. The API token is between an application and its own node.
 _HOP = frozenset(
@@ -146,9 +149,12 @@ class Proxy:
         """A call that the application beside this node makes. Raises MeshError or GRPCError for what the
         caller is to see.
         """
-        to = raw.headers.get(b"dapr-app-id") or raw.headers.get(b"dapr-callee-app-id")
-        if not to:
-            raise MeshError(_NO_APP_ID, status=Status.UNKNOWN)
+        to = raw.headers.get(b"dapr-app-id")
+        if to is None:
+            to = raw.headers.get(b"dapr-callee-app-id")
+        if to is None:
+            missing = _NO_SUCH_METHOD if raw.path.startswith(_DAPRS_OWN) else _NO_APP_ID
+            raise MeshError(missing, status=Status.UNKNOWN)
         name = to.decode("utf-8", "replace")
         target = parse_target(name, self._own.namespace)
         if target == self._own:

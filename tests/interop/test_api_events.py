@@ -9,6 +9,7 @@ import pytest
 from dapr.proto.common.v1 import common_pb2
 from dapr.proto.runtime.v1 import binding_pb2, invoke_pb2
 from dapr.proto.runtime.v1 import pubsub_pb2 as pb
+from google.protobuf.empty_pb2 import Empty
 from support.install_daprd import find_daprd
 from support.redis_servers import find_redis_server, redis_server
 from support.sidecars import Allowed, Case, Pair, compare, sidecars
@@ -166,6 +167,23 @@ INVOKING = [
     Case("invoke, no message", "InvokeService", invoke_pb2.InvokeServiceRequest(id="ghost")),
     Case("invoke, itself without an application", "InvokeService", invoke("app", "m")),
 ]
+NO_APP = Allowed(
+    "daprd dials port 0; no wait makes an application of a node that has none, so it is not UNAVAILABLE",
+    {
+        "status": "INTERNAL",
+        "message": "app channel is not initialized",
+        "details": [("ErrorInfo", {"reason": "ERR_APP_CHANNEL_NOT_FOUND", "domain": "dapr.io"})],
+    },
+)
+PROXIED = [
+    Case("proxy, unknown app", "/a.B/C", Empty(), metadata=[("dapr-app-id", "ghost")]),
+    Case("proxy, empty app", "/a.B/C", Empty(), metadata=[("dapr-app-id", "")]),
+    Case("proxy, no app named", "/a.B/C", Empty()),
+    Case(
+        "proxy, itself without an application", "/a.B/C", Empty(), NO_APP, metadata=[("dapr-app-id", "app")]
+    ),
+    Case("proxy, unknown method of Dapr", "/dapr.proto.runtime.v1.Dapr/Nothing", Empty()),
+]
 NONE = [
     Case("publish", "PublishEvent", publish("redis", "t")),
     Case("publish, empty pubsub", "PublishEvent", publish("", "t")),
@@ -200,7 +218,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         yield pair
 
 
-@pytest.mark.parametrize("case", [*PUBLISHING, *BINDINGS, *INVOKING], ids=str)
+@pytest.mark.parametrize("case", [*PUBLISHING, *BINDINGS, *INVOKING, *PROXIED], ids=str)
 def test_request(full: Pair, case: Case) -> None:
     compare(full, case)
 

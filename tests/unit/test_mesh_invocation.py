@@ -89,14 +89,28 @@ async def test_an_unknown_app_id_is_internal_with_the_reference_s_words(
     assert by_proxy.value.status is Status.UNKNOWN
 
 
+@pytest.mark.parametrize(
+    ("path", "to", "words"),
+    [
+        (SERVICE + "Unary", None, "cannot proxy request: missing dapr-callee-app-id or dapr-app-id metadata"),
+        # By these words SDKs know that a method of Dapr's is missing.
+        (
+            "/dapr.proto.runtime.v1.Dapr/Nothing",
+            None,
+            "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found",
+        ),
+        (SERVICE + "Unary", "", "app id is empty"),
+    ],
+)
 async def test_a_foreign_method_without_an_app_id_says_what_is_missing(
-    mesh: Mesh, autojump_clock: MockClock
+    mesh: Mesh, autojump_clock: MockClock, path: str, to: str | None, words: str
 ) -> None:
     caller = await mesh.start("caller")
-    with pytest.raises(
-        GRPCError, match="cannot proxy request: missing dapr-callee-app-id or dapr-app-id metadata"
-    ) as caught:
-        async with caller.channel.request(SERVICE + "Unary", Cardinality.UNARY_UNARY, Blob, Blob) as stream:
+    metadata = {} if to is None else {"dapr-app-id": to}
+    with pytest.raises(GRPCError, match=words) as caught:
+        async with caller.channel.request(
+            path, Cardinality.UNARY_UNARY, Blob, Blob, metadata=metadata
+        ) as stream:
             await stream.send_message(Blob(b""), end=True)
             await stream.recv_message()
     assert caught.value.status is Status.UNKNOWN
