@@ -152,14 +152,12 @@ def test_applications_of_other_names_have_other_locks(shared: Shared) -> None:
     ("resource", "owner", "seconds"), [("", "o", 1), ("r", "", 1), ("r", "o", 0), ("a||b", "o", 1)]
 )
 def test_requests_for_locks_that_are_refused(shared: Shared, resource: str, owner: str, seconds: int) -> None:
-    """Alike in status. Ours has the words and details of Dapr's later lock errors, 1.18.0 not yet."""
     for store in ("locks", "ghost"):
         request = lock_pb2.TryLockRequest(
             store_name=store, resource_id=resource, lock_owner=owner, expiry_in_seconds=seconds
         )
         ours, theirs = (code_of(stub.TryLockAlpha1, request) for stub in (shared.node, shared.daprd))
-        assert ours[0] == theirs[0]
-        assert ("||" in resource and store == "locks") == (ours[1] == theirs[1])
+        assert ours == theirs
 
 
 @pytest.fixture(scope="module")
@@ -397,7 +395,4 @@ def test_documents_that_cannot_be_read(shared: Shared) -> None:
         theirs, ours = (
             refused(decrypt, stub, data, component_name="files") for stub in (shared.daprd, shared.node)
         )
-        if data == b"nonsense":  # ours needs no whole line to know that it is none
-            assert theirs[1] == "failed to perform operation: invalid header: scheme name not found"
-            theirs = theirs[0], "failed to perform operation: invalid header: unsupported scheme"
         assert ours == theirs, data
