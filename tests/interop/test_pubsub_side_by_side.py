@@ -21,6 +21,7 @@ from google.protobuf.json_format import MessageToDict
 from support.daprd_servers import daprd
 from support.install_daprd import find_daprd
 from support.install_mosquitto import find_mosquitto
+from support.kafka_servers import kafka_broker, missing_kafka
 from support.mosquitto_servers import mosquitto_server
 from support.nats_servers import NatsServer, find_nats_server, jetstream_api, nats_server
 from support.processes import node, wait_until
@@ -40,6 +41,10 @@ EACH: Mapping[str, str] = {
     "jetstream": '{name: natsURL, value: "WHERE"}',
     "mqtt3": '{name: url, value: "WHERE"}, {name: consumerID, value: "GROUP"}',
     "rabbitmq": '{name: connectionString, value: "WHERE"}, {name: consumerID, value: "GROUP"}',
+    "kafka": (
+        '{name: brokers, value: "WHERE"}, {name: consumerGroup, value: "GROUP"}, '
+        "{name: authType, value: none}, {name: initialOffset, value: oldest}"
+    ),
 }
 """Brokers, as components in which each sidecar has a group of its own."""
 
@@ -177,6 +182,12 @@ def _server(broker: str, home: Path) -> Iterator[str]:
     elif broker == "rabbitmq":
         with rabbit_server(home) as rabbit:
             yield rabbit.url
+    elif broker == "kafka":
+        missing = missing_kafka()
+        if missing is not None:
+            pytest.skip(missing)
+        with kafka_broker(home) as kafka:
+            yield kafka.address
     else:
         if find_nats_server() is None:
             pytest.skip("nats-server is not installed")
