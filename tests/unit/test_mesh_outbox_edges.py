@@ -15,7 +15,7 @@ from support.mesh_brokers import Application, FlakyBroker, flaky_broker
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from meshnode.errors import ComponentUnavailable
-from meshnode.interfaces import Driver, DriverContext, Feature, Outcome, StateOperation
+from meshnode.interfaces import Driver, DriverContext, Feature, Outcome, SetRequest, StateOperation
 from meshnode.registry import Registry
 from meshnode.testing.mesh import Mesh, MeshNode, open_mesh
 from meshnode.transport import GRPCError
@@ -236,6 +236,33 @@ async def test_an_internal_message_that_comes_twice_is_one_event(
     await trio.sleep(60)
     assert [event.data for event in listener.events] == [b"1"]
     assert set(broker.outcomes) == {broker.outcomes[-1]}
+
+
+async def test_what_a_daprd_announced_is_relayed_as_it_would(
+    mesh: Mesh, listener: Application, stores: Stores, broker: FlakyBroker, autojump_clock: MockClock
+) -> None:
+    """It puts an operation's metadata among the attributes, and relays them all."""
+    node = await mesh.start("app", resources=flaky_broker() + store())
+    await wait_all_tasks_blocked()
+    marker = "outbox-by-a-daprd"
+    await stores["statestore"].set(SetRequest(marker, b"0"))
+    announced = (
+        b'{"id":"outbox-by-a-daprd","source":"app","type":"made","specversion":"1.0","data":"2",'
+        b'"datacontenttype":"text/plain","topic":"","pubsubname":"pubsub","traceid":"00-x","other":"more"}'
+    )
+    await node.dapr.publish_event(
+        runtime.PublishEventRequest(
+            pubsub_name="pubsub",
+            topic="defaultappordersoutbox",
+            data=announced,
+            metadata={"rawPayload": "true"},
+        )
+    )
+    await trio.sleep(30)
+    (event,) = listener.events
+    assert (event.id, event.type, event.data, event.topic) == (marker, "made", b"2", "orders")
+    assert b'"traceid":"00-x"' in broker.published[-1].data
+    assert b'"other":"more"' in broker.published[-1].data
 
 
 async def test_an_outbox_in_a_namespace(mesh: Mesh, broker: FlakyBroker, autojump_clock: MockClock) -> None:
