@@ -379,6 +379,11 @@ def refused(call: Any, *arguments: Any, **options: Any) -> tuple[Any, str]:
             "data_encryption_cipher": "x",
         },
         {"component_name": "files", "key_name": "rsa.pem", "key_wrap_algorithm": "AES"},
+        {"component_name": "files", "key_name": "aes", "key_wrap_algorithm": "RSA"},
+        {"component_name": "files", "key_name": "aes", "key_wrap_algorithm": "A256CBC"},
+        {"component_name": "files", "key_name": "aes", "key_wrap_algorithm": "A128CBC"},
+        {"component_name": "files", "key_name": "rsa.pem", "key_wrap_algorithm": "RSA-OAEP"},
+        {"component_name": "keyset", "key_name": "none", "key_wrap_algorithm": "A256KW"},
     ],
     ids=str,
 )
@@ -401,3 +406,10 @@ def test_documents_that_cannot_be_read(shared: Shared) -> None:
             assert theirs[1] == "failed to perform operation: invalid header: scheme name not found"
             theirs = theirs[0], "failed to perform operation: invalid header: unsupported scheme"
         assert ours == theirs, data
+
+
+def test_the_subtle_methods_are_ours_alone(shared: Shared) -> None:
+    """Published daprds are built without them."""
+    request = crypto_pb2.SubtleGetKeyRequest(component_name="files", name="rsa.pem")
+    assert code_of(shared.daprd.SubtleGetKeyAlpha1, request)[0] == "UNIMPLEMENTED"
+    assert "PUBLIC KEY" in shared.node.SubtleGetKeyAlpha1(request, timeout=20).public_key
