@@ -21,6 +21,7 @@ from grpclib.const import Status
 from meshnode.app import AppChannel
 from meshnode.blocks.call import Call
 from meshnode.blocks.invocation import Target, parse_target
+from meshnode.blocks.methodname import normalized
 from meshnode.blocks.scoped import scoped_stream
 from meshnode.cluster import LookupFailed, Peer, Peers
 from meshnode.errors import MeshError
@@ -158,6 +159,7 @@ class Proxy:
         name = to.decode("utf-8", "replace")
         target = parse_target(name, self._own.namespace)
         if target == self._own:
+            normalized(raw.path)  # refuses what is none
             await self._to_application(raw, self._own_id)
             return
         requests = _Requests(raw)
@@ -186,7 +188,8 @@ class Proxy:
                 f"this node serves {self._own.app_id}, not {to.decode(errors='replace')}",
                 status=Status.UNAVAILABLE,
             )
-        self._access.check(raw.path)
+        # Access control judges the plain path; the application, as with Dapr, gets it as it came.
+        self._access.check(normalized(raw.path))
         await self._to_application(raw, raw.headers.get(b"dapr-caller-app-id") or b"")
 
     async def _to_application(self, raw: RawCall, caller: bytes) -> None:

@@ -377,6 +377,11 @@ def refused(call: Any, *arguments: Any, **options: Any) -> tuple[Any, str]:
             "data_encryption_cipher": "x",
         },
         {"component_name": "files", "key_name": "rsa.pem", "key_wrap_algorithm": "AES"},
+        {"component_name": "files", "key_name": "aes", "key_wrap_algorithm": "RSA"},
+        {"component_name": "files", "key_name": "aes", "key_wrap_algorithm": "A256CBC"},
+        {"component_name": "files", "key_name": "aes", "key_wrap_algorithm": "A128CBC"},
+        {"component_name": "files", "key_name": "rsa.pem", "key_wrap_algorithm": "RSA-OAEP"},
+        {"component_name": "keyset", "key_name": "none", "key_wrap_algorithm": "A256KW"},
     ],
     ids=str,
 )
@@ -396,3 +401,26 @@ def test_documents_that_cannot_be_read(shared: Shared) -> None:
             refused(decrypt, stub, data, component_name="files") for stub in (shared.daprd, shared.node)
         )
         assert ours == theirs, data
+
+
+@pytest.mark.parametrize(("first", "second"), [SIDECARS, SIDECARS[::-1]])
+@pytest.mark.parametrize("algorithm", ["RSA-OAEP", "RSA-OAEP-256", "RSA-OAEP-384", "RSA-OAEP-512", "RSA1_5"])
+def test_a_key_wrapped_on_one_side(shared: Shared, first: str, second: str, algorithm: str) -> None:
+    named = {"component_name": "files", "key_name": "rsa.pem", "algorithm": algorithm}
+    sealed = shared.of(first).SubtleEncryptAlpha1(
+        crypto_pb2.SubtleEncryptRequest(plaintext=b"plain", **named), timeout=20
+    )
+    request = crypto_pb2.SubtleDecryptRequest(ciphertext=sealed.ciphertext, **named)
+    assert shared.of(second).SubtleDecryptAlpha1(request, timeout=20).plaintext == b"plain"
+
+
+@pytest.mark.parametrize(("first", "second"), [SIDECARS, SIDECARS[::-1]])
+@pytest.mark.parametrize("algorithm", ["A256GCM", "C20P", "A256CBC"])
+def test_data_under_a_key_of_both(shared: Shared, first: str, second: str, algorithm: str) -> None:
+    nonce = bytes(16 if "CBC" in algorithm else 12)
+    named = {"component_name": "files", "key_name": "aes", "algorithm": algorithm, "nonce": nonce}
+    sealed = shared.of(first).SubtleEncryptAlpha1(
+        crypto_pb2.SubtleEncryptRequest(plaintext=b"plain" * 9, **named), timeout=20
+    )
+    request = crypto_pb2.SubtleDecryptRequest(ciphertext=sealed.ciphertext, tag=sealed.tag, **named)
+    assert shared.of(second).SubtleDecryptAlpha1(request, timeout=20).plaintext == b"plain" * 9

@@ -273,6 +273,23 @@ def test_what_a_proxied_application_refuses(way: Way) -> None:
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+def test_a_proxied_path_arrives_as_it_is_or_is_refused(way: Way) -> None:
+    caller, callee = way
+
+    def call(path: str) -> Any:
+        unary = caller.channel.unary_unary(path, _registered_method=False)
+        return unary(b"data", metadata=[("dapr-app-id", callee.app_id)], timeout=20)
+
+    assert call(f"/{SERVICE}/Unary") == b"data"
+    for path in (f"/{SERVICE}//Unary", f"/a/../{SERVICE}/./Unary"):
+        assert failing(lambda at=path: call(at)).code() is grpc.StatusCode.UNIMPLEMENTED
+    error = failing(lambda: call(f"/{SERVICE}/Unary?x"))
+    assert (error.code(), error.details()) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        f'invalid method: method contains forbidden character: "/{SERVICE}/Unary?x"',
+    )
+
+
 def test_large_and_too_large_proxied_messages(way: Way) -> None:
     caller, callee = way
     assert proxied(caller, callee.app_id, "Unary", bytes(3 << 20))[0] == bytes(3 << 20)
