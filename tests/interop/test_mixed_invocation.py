@@ -40,6 +40,8 @@ INFO = [("REFUSED", "test", {"shop": "closed"})]
 REFUSES = "the application refuses: 50 % off"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 STREAM = ("dapr-stream", "true")  # a daprd wants it of streams; a meshnode takes it away
+OVER = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+"""A daprd whose own clock is first resets the stream, which its caller reads as CANCELLED."""
 Way = tuple[Member, Member]
 
 
@@ -189,7 +191,7 @@ def test_a_deadline(way: Way) -> None:
     """A meshnode beside the callee ends the application's call, too; a daprd lets OnInvoke run on."""
     caller, callee = way
     error = failing(lambda: invoke(caller, callee.app_id, "wait", timeout=1))
-    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert error.code() in OVER
     assert callee.app.entered.acquire(timeout=20)
     if callee.app_id == "node-2":
         assert callee.app.cancelled.acquire(timeout=20)
@@ -302,7 +304,7 @@ def test_large_and_too_large_proxied_messages(way: Way) -> None:
 def test_deadline_and_cancellation_arrive_at_the_other_end(way: Way) -> None:
     caller, callee = way
     error = failing(lambda: proxied(caller, callee.app_id, "Unary", b"wait", timeout=1))
-    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert error.code() in OVER
     assert callee.app.entered.acquire(timeout=20)
     assert callee.app.cancelled.acquire(timeout=20)
     stream = proxied(caller, callee.app_id, "Server", b"wait")

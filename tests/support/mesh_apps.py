@@ -66,7 +66,8 @@ class MeshApp(appcallback_pb2_grpc.AppCallbackServicer):
     def _wait(self, context: grpc.ServicerContext) -> None:
         gone = threading.Event()
         self._waiting.append(gone)
-        context.add_callback(gone.set)
+        if not context.add_callback(gone.set):
+            gone.set()  # it was over before it began here
         self.entered.release()
         gone.wait(60)
         if not context.is_active():
