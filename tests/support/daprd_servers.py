@@ -46,7 +46,7 @@ def daprd(
     """
     program = find_daprd()
     assert program is not None, "daprd is not installed"
-    ports = [free_port() for _ in range(5)]
+    ports = [free_port(below=32000) for _ in range(5)]  # none that the system gives to others meanwhile
     api, internal, http, metrics, public = ports
     folder = home / f"daprd-{app_id}"
     folder.mkdir(exist_ok=True)
@@ -79,5 +79,8 @@ def daprd(
                     return error.code() is not grpc.StatusCode.UNAVAILABLE
                 return True
 
-            wait_until(answers, what="daprd")
+            try:
+                wait_until(answers, what="daprd", seconds=60)
+            except AssertionError as error:
+                raise AssertionError(f"{error}; its output was:\n{running.output}") from None
         yield made
