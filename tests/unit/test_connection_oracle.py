@@ -365,6 +365,8 @@ class ServerAgainstH2(Wire):
         call = self._pick(number)
         if call is None or call.stream is None or "us" in call.headers or not call.stream.remote_ended:
             return
+        while self._take(call, call.stream):  # a handler has taken its request before it answers
+            pass
         head, tail = wire_headers(encode(RESPONSE), end=False), wire_headers(encode(TRAILERS), end=True)
         if self.ours.outbound.unary(call.stream, head, message, tail):
             call.headers |= {"us": RESPONSE, "our trailers": TRAILERS}
