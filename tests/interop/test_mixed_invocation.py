@@ -191,7 +191,9 @@ def test_a_deadline(way: Way) -> None:
     """A meshnode beside the callee ends the application's call, too; a daprd lets OnInvoke run on."""
     caller, callee = way
     error = failing(lambda: invoke(caller, callee.app_id, "wait", timeout=1))
-    assert error.code() in OVER
+    # A daprd may be faster than its client's own clock, and calls it INTERNAL then.
+    wrapped = error.code() is grpc.StatusCode.INTERNAL and "DeadlineExceeded" in (error.details() or "")
+    assert error.code() in OVER or (wrapped and caller.app_id.startswith("daprd"))
     assert callee.app.entered.acquire(timeout=20)
     if callee.app_id == "node-2":
         assert callee.app.cancelled.acquire(timeout=20)
